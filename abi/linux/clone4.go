@@ -1,0 +1,126 @@
+// Package linux is the interface of clone4 as a program sees it: the system
+// call's number on each ABI, the flags, and the args struct. It depends on
+// nothing, so that guests can import it too.
+//
+//	long clone4(unsigned flags_high, unsigned flags_low,
+//	            unsigned long args_size, struct clone4_args *args);
+//
+// clone4 is clone(2) with 64 flag bits, in two words, and with the other
+// arguments in a struct that can grow: the caller passes the size of the struct
+// it knows, every field it does not pass is 0, and a struct larger than the
+// kernel's is EINVAL. The low byte of flags_low is the signal that the parent
+// gets when the child ends.
+//
+// Names and values are those of "[PATCH v2 3/7] Introduce a new clone4 syscall
+// with more flag bits and extensible arguments" (Josh Triplett, March 2015), or
+// of the released kernels where the patch takes them from there.
+package linux
+
+// Numbers of clone4 on each ABI that has it. The constant SYS_CLONE4, which
+// exists on amd64 and arm64, is the one of the architecture compiled for.
+const (
+	// SYS_CLONE4_AMD64 is for the 64-bit SYSCALL instruction: syscall_64.tbl,
+	// "64". Released kernels have userfaultfd(2) there.
+	SYS_CLONE4_AMD64 = 323
+
+	// SYS_CLONE4_X32 is for the same instruction and a compat struct:
+	// syscall_64.tbl, "x32". Released kernels have preadv2(2) there.
+	SYS_CLONE4_X32 = X32_SYSCALL_BIT + 546
+
+	// SYS_CLONE4_I386 is for INT $0x80: syscall_32.tbl. Released kernels have
+	// socket(2) there.
+	SYS_CLONE4_I386 = 359
+
+	// SYS_CLONE4_GENERIC is for arm64 and the other users of
+	// asm-generic/unistd.h. Released kernels have userfaultfd(2) there.
+	SYS_CLONE4_GENERIC = 282
+
+	// X32_SYSCALL_BIT marks the number of an x32 call, __X32_SYSCALL_BIT in
+	// arch/x86/include/uapi/asm/unistd.h.
+	X32_SYSCALL_BIT = 0x40000000
+)
+
+// The low word of the flags, from include/uapi/linux/sched.h. They mean what
+// clone(2) says they mean.
+const (
+	// CSIGNAL masks the child's exit signal. clone4 does not check it: above
+	// 64 it means "no signal", as 0 does.
+	CSIGNAL = 0x000000ff
+
+	CLONE_VM             = 0x00000100 // share memory
+	CLONE_FS             = 0x00000200 // share root, working directory, umask
+	CLONE_FILES          = 0x00000400 // share the file descriptor table
+	CLONE_SIGHAND        = 0x00000800 // share signal handlers; needs CLONE_VM
+	CLONE_PTRACE         = 0x00002000 // trace the child if the caller is traced
+	CLONE_VFORK          = 0x00004000 // wait until the child execs or ends
+	CLONE_PARENT         = 0x00008000 // the child's parent is the caller's
+	CLONE_THREAD         = 0x00010000 // same thread group; needs CLONE_SIGHAND
+	CLONE_NEWNS          = 0x00020000 // new mount namespace; not with CLONE_FS
+	CLONE_SYSVSEM        = 0x00040000 // share System V SEM_UNDO values
+	CLONE_SETTLS         = 0x00080000 // set the child's TLS from the struct
+	CLONE_PARENT_SETTID  = 0x00100000 // write the child's ID to *ptid
+	CLONE_CHILD_CLEARTID = 0x00200000 // clear *ctid at the child's end, wake a futex
+	CLONE_UNTRACED       = 0x00800000 // a tracer cannot force CLONE_PTRACE
+	CLONE_CHILD_SETTID   = 0x01000000 // write the child's ID to *ctid
+	CLONE_NEWUTS         = 0x04000000 // new UTS namespace
+	CLONE_NEWIPC         = 0x08000000 // new IPC namespace; not with CLONE_SYSVSEM
+	CLONE_NEWUSER        = 0x10000000 // new user namespace; not with CLONE_FS
+	CLONE_NEWPID         = 0x20000000 // new PID namespace; not with CLONE_THREAD
+	CLONE_NEWNET         = 0x40000000 // new network namespace
+	CLONE_IO             = 0x80000000 // share the I/O context
+)
+
+// Flags that clone(2) once had. It ignores them, or has given them a newer
+// meaning since (CLONE_PIDFD, CLONE_NEWCGROUP); clone4 refuses them, which
+// keeps them free for a later use.
+const (
+	CLONE_PID      = 0x00001000
+	CLONE_DETACHED = 0x00400000
+	CLONE_STOPPED  = 0x02000000
+)
+
+// CLONE_VALID_FLAGS are the flags that clone(2) has, CSIGNAL included.
+const CLONE_VALID_FLAGS = 0xffffffff &^ (CLONE_PID | CLONE_DETACHED | CLONE_STOPPED)
+
+// CLONE4_VALID_FLAGS are the flags that clone4 accepts; any other is EINVAL.
+// This is the one place that says so. None of the upper 32 bits is in it yet.
+const CLONE4_VALID_FLAGS uint64 = CLONE_VALID_FLAGS
+
+// Clone4Args is struct clone4_args for a 64-bit word.
+type Clone4Args struct {
+	// Ptid is where CLONE_PARENT_SETTID writes the child's ID (4 bytes), in
+	// the caller's memory. A bad address is not an error: nothing is written.
+	Ptid uint64
+
+	// Ctid is where CLONE_CHILD_SETTID writes the child's ID (4 bytes), in the
+	// child's memory, and what CLONE_CHILD_CLEARTID clears. A bad address is
+	// not an error.
+	Ctid uint64
+
+	// StackStart is the child's stack pointer; 0 means the caller's. clone3(2)
+	// differs: there it is the lowest address of the stack.
+	StackStart uint64
+
+	// StackSize is accepted and not used.
+	StackSize uint64
+
+	// TLS is the child's thread pointer if CLONE_SETTLS is set: the FS base on
+	// x86, TPIDR_EL0 on arm64. EPERM if it cannot be one.
+	TLS uint64
+}
+
+// SizeOfClone4Args is the size of Clone4Args in bytes.
+const SizeOfClone4Args = 40
+
+// CompatClone4Args is struct compat_clone4_args, Clone4Args for a 32-bit word:
+// what x32 and i386 pass.
+type CompatClone4Args struct {
+	Ptid       uint32
+	Ctid       uint32
+	StackStart uint32
+	StackSize  uint32
+	TLS        uint32
+}
+
+// SizeOfCompatClone4Args is the size of CompatClone4Args in bytes.
+const SizeOfCompatClone4Args = 20

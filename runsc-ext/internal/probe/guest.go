@@ -1,0 +1,95 @@
+package probe
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/internal/rawclone"
+)
+
+// GuestCommand is the one argument with which runsc-ext runs as the guest of a
+// probe, inside of the sandbox.
+const GuestCommand = "probe-guest"
+
+// childStatus is the exit status of the child that the guest makes.
+const childStatus = 42
+
+// outcome is what the guest saw of one way to call clone4.
+type outcome struct {
+	// PID is what the call returned; 0 if it failed.
+	PID uintptr `json:"pid,omitempty"`
+
+	// Errno is why the call failed; 0 if it did not.
+	Errno syscall.Errno `json:"errno,omitempty"`
+
+	// Ran is set if the child did something that the guest could see.
+	Ran bool `json:"ran"`
+
+	// Reaped is set if waiting for the child gave its exit status.
+	Reaped bool `json:"reaped"`
+
+	// Signal ended the process that made the call; 0 if it lived.
+	Signal syscall.Signal `json:"signal,omitempty"`
+}
+
+// Guest calls clone4 in every way that the architecture has and writes the
+// outcomes, in the order of abis, to standard output as JSON.
+func Guest() {
+	outcomes := make([]outcome, len(abis))
+	for i, abi := range abis {
+		outcomes[i] = try(abi)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(outcomes); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// try makes a process that calls clone4 by abi, and waits for what comes of it.
+// It is a process of its own because the instruction may be one that ends it.
+func try(abi abi) outcome {
+	var (
+		p      = rawclone.NewProgram()
+		ran    = p.Word()
+		status = p.Word()
+	)
+	child := p.List(
+		rawclone.Op{Trap: rawclone.TrapStore, Args: [6]uintptr{rawclone.Addr(ran), 1}},
+		rawclone.Op{Trap: unix.SYS_EXIT_GROUP, Args: [6]uintptr{childStatus}},
+	)
+	// Only an exit signal, and a struct of size 0: what fork(2) is.
+	clone4 := rawclone.Op{Trap: abi.number, Entry: abi.entry, Args: [6]uintptr{0, uintptr(unix.SIGCHLD)}, Child: child}
+	caller := p.List(
+		clone4,
+		rawclone.Op{Trap: unix.SYS_WAIT4, Deref: 1, Args: [6]uintptr{0, rawclone.Addr(status), unix.WALL}},
+		rawclone.Op{Trap: unix.SYS_EXIT_GROUP},
+	)
+	rawclone.At(caller, 1).Args[0] = rawclone.Addr(&caller.Ret)
+
+	fork := p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: caller})
+	callerPID, errno := rawclone.Do(fork)
+	if errno != 0 {
+		return outcome{Errno: errno}
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(int(callerPID), &ws, 0, nil); err != nil {
+		return outcome{Errno: err.(syscall.Errno)}
+	}
+	pid, waited := caller.Ret, rawclone.At(caller, 1).Ret
+
+	var o outcome
+	if ws.Signaled() {
+		o.Signal = ws.Signal()
+	} else if e := -int(pid); e > 0 && e < 4096 {
+		o.Errno = syscall.Errno(e)
+	} else {
+		o.PID = pid
+		o.Ran = *ran == 1
+		o.Reaped = waited == pid && unix.WaitStatus(*status).ExitStatus() == childStatus
+	}
+	return o
+}

@@ -1,0 +1,89 @@
+// Package sandbox builds runsc-ext for tests, and runs programs in it.
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Platforms are the platforms that every test of a sandbox runs on. They need
+// nothing of the machine; KVM does.
+var Platforms = []string{"systrap", "ptrace"}
+
+// Binary returns the path of runsc-ext, built from the source that the test
+// stands in. All packages of one `go test` share it: only the first builds.
+var Binary = sync.OnceValues(func() (string, error) {
+	return Build("runsc-ext/runsc-ext", runtime.GOARCH)
+})
+
+// Build builds the main package pkg for an architecture and returns the path of
+// the binary, which is static.
+func Build(pkg, arch string) (string, error) {
+	return build(arch, pkg, "build")
+}
+
+// BuildTest builds the tests of pkg for an architecture and returns the path of
+// the test binary, which is static.
+func BuildTest(pkg, arch string) (string, error) {
+	return build(arch, pkg, "test", "-c")
+}
+
+func build(arch, pkg string, command ...string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	name := fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(pkg, "/", "-"), command[0], arch)
+	dir := filepath.Join(cache, "runsc-ext", "test", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	// Packages are tested in parallel: let one build and the others find it done.
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", fmt.Errorf("locking %s: %w", lock.Name(), err)
+	}
+	bin := filepath.Join(dir, filepath.Base(pkg))
+	if _, err := os.Stat(bin); err != nil {
+		fmt.Fprintf(os.Stderr, "building %s for %s; this takes a minute or two the first time\n", pkg, arch)
+	}
+	cmd := exec.Command("go", append(command, "-o", bin, pkg)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%v: %w\n%s", cmd, err, out)
+	}
+	return bin, nil
+}
+
+// Do returns a command that runs a program in a sandbox of its own, on the given
+// platform, with the file system of the machine to read and its own to write.
+// What the sandbox prints must not go to a file (it would write at an offset of
+// its own): use a pipe, as exec.Cmd does for an io.Writer that is no file.
+func Do(platform string, args ...string) (*exec.Cmd, error) {
+	bin, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	return exec.Command(bin, append(append(Flags(platform), "do"), args...)...), nil
+}
+
+// Flags returns runsc-ext's global flags for a sandbox that asks little of the
+// machine: no network and no cgroup, and no root where there is none.
+func Flags(platform string) []string {
+	flags := []string{"--network=none", "--ignore-cgroups", "--platform=" + platform}
+	if os.Geteuid() != 0 {
+		flags = append(flags, "--rootless")
+	}
+	return flags
+}
