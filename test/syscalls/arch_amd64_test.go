@@ -1,0 +1,20 @@
+package syscalls
+
+import "golang.org/x/sys/unix"
+
+// threadPointer appends what finds out the thread pointer, and returns a function
+// that gives it when the script has run.
+func (l *list) threadPointer() func() uintptr {
+	const archGetFS = 0x1003
+	fs := l.s.p.Word()
+	l.sys(unix.SYS_ARCH_PRCTL, archGetFS, fs)
+	return func() uintptr { return *fs }
+}
+
+// oddTLS are values at the edges of what a thread pointer can be: below what
+// TASK_SIZE_MAX is with 4 levels of page tables, from what it is with 5 on. What
+// is between depends on the machine, and gVisor has 4.
+var oddTLS = []uint64{1<<47 - 4097, 1<<56 - 4096, 1 << 56, 1 << 63, 1<<64 - 1}
+
+// validTLS returns whether tls can be a thread pointer.
+func validTLS(tls uint64) bool { return tls < 1<<47 }

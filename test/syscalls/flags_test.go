@@ -1,0 +1,117 @@
+package syscalls
+
+import (
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// TestFlagBits protects which of the 64 flags are accepted, each of them alone.
+func TestFlagBits(t *testing.T) {
+	refused := map[int]string{
+		11: "CLONE_SIGHAND, which needs CLONE_VM",
+		12: "CLONE_PID",
+		16: "CLONE_THREAD, which needs CLONE_SIGHAND",
+		22: "CLONE_DETACHED",
+		25: "CLONE_STOPPED",
+	}
+	onEachABI(t, func(t *testing.T, a *abi) {
+		for bit := range 64 {
+			var want syscall.Errno
+			if refused[bit] != "" || bit >= 32 {
+				want = unix.EINVAL
+			}
+			s := newScript(t)
+			call := s.clone4(a, 1<<bit, linux.Clone4Args{
+				StackStart: stackTop(memory(t, 1)),
+				Ptid:       uint64(rawclone.Addr(s.p.Word())),
+				Ctid:       uint64(rawclone.Addr(s.p.Word())),
+			}, s.exiting(0))
+			s.wait(call, unix.WALL)
+			s.run()
+			if got := errno(call); got != want {
+				t.Errorf("bit %d: %s, want %s (%s)", bit, errName(got), errName(want), refused[bit])
+			}
+			if bit == 15 && want == 0 { // CLONE_PARENT: the child is ours.
+				reap(t, int(call.Ret))
+			}
+		}
+	})
+}
+
+// TestFlagCombinations protects the combinations that make no sense, and what an
+// unprivileged caller is told of them: EINVAL comes before EPERM, but for the one
+// that is looked at together with the privileges.
+func TestFlagCombinations(t *testing.T) {
+	const (
+		vm      = linux.CLONE_VM
+		thread  = linux.CLONE_VM | linux.CLONE_SIGHAND | linux.CLONE_THREAD
+		newuser = linux.CLONE_NEWUSER
+	)
+	for _, tc := range []struct {
+		name           string
+		flags          uint64
+		root, ordinary syscall.Errno
+	}{
+		{"FS NEWNS", linux.CLONE_FS | linux.CLONE_NEWNS, unix.EINVAL, unix.EINVAL},
+		{"FS NEWUSER", linux.CLONE_FS | newuser, unix.EINVAL, unix.EINVAL},
+		{"SIGHAND", linux.CLONE_SIGHAND, unix.EINVAL, unix.EINVAL},
+		{"THREAD", linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
+		{"VM THREAD", vm | linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
+		{"SIGHAND THREAD", linux.CLONE_SIGHAND | linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
+		{"thread NEWUSER", thread | newuser, unix.EINVAL, unix.EINVAL},
+		{"thread NEWPID", thread | linux.CLONE_NEWPID, unix.EINVAL, unix.EINVAL},
+		{"NEWIPC SYSVSEM", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM, unix.EINVAL, unix.EPERM},
+		{"NEWIPC SYSVSEM NEWUSER", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | newuser, unix.EINVAL, unix.EINVAL},
+		{"NEWIPC SYSVSEM FS NEWNS", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | linux.CLONE_FS | linux.CLONE_NEWNS, unix.EINVAL, unix.EINVAL},
+		{"NEWNS", linux.CLONE_NEWNS, 0, unix.EPERM},
+		{"NEWUTS", linux.CLONE_NEWUTS, 0, unix.EPERM},
+		{"NEWIPC", linux.CLONE_NEWIPC, 0, unix.EPERM},
+		{"NEWPID", linux.CLONE_NEWPID, 0, unix.EPERM},
+		{"NEWNET", linux.CLONE_NEWNET, 0, unix.EPERM},
+		{"NEWNS FS", linux.CLONE_NEWNS | linux.CLONE_FS, unix.EINVAL, unix.EINVAL},
+		{"NEWNS SIGHAND", linux.CLONE_NEWNS | linux.CLONE_SIGHAND, unix.EINVAL, unix.EINVAL},
+		{"NEWNS CLONE_STOPPED", linux.CLONE_NEWNS | linux.CLONE_STOPPED, unix.EINVAL, unix.EINVAL},
+		{"NEWUSER", newuser, 0, 0},
+		{"NEWUSER NEWNS NEWUTS NEWIPC NEWPID NEWNET", newuser | linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID | linux.CLONE_NEWNET, 0, 0},
+		{"VM FS FILES SIGHAND SYSVSEM IO", vm | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_SYSVSEM | linux.CLONE_IO, 0, 0},
+		{"VFORK UNTRACED PTRACE", linux.CLONE_VFORK | linux.CLONE_UNTRACED | linux.CLONE_PTRACE, 0, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			onEachABI(t, func(t *testing.T, a *abi) {
+				for _, user := range []struct {
+					name string
+					uid  int
+					want syscall.Errno
+				}{{"root", 0, tc.root}, {"ordinary", 12345, tc.ordinary}} {
+					s := newScript(t)
+					setuid := s.sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)
+					call := s.clone4(a, tc.flags|sigchld, linux.Clone4Args{StackStart: stackTop(memory(t, 1))}, s.exiting(0))
+					s.wait(call, unix.WALL)
+					s.run()
+					s.ok(setuid)
+					if got := errno(call); got != user.want {
+						t.Errorf("as %s: %s, want %s", user.name, errName(got), errName(user.want))
+					}
+				}
+			})
+		})
+	}
+}
+
+// reap waits for a child of this process.
+func reap(t *testing.T, pid int) unix.WaitStatus {
+	t.Helper()
+	var ws unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(pid, &ws, unix.WALL, nil); err == nil {
+			return ws
+		} else if err != unix.EINTR {
+			t.Fatalf("waiting for child %d: %v", pid, err)
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package syscalls
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/test/sandbox"
+)
+
+// Where a kernel has clone4, one of these is in the environment. The first is
+// set by the reference kernel's init.
+const (
+	envNative  = "CLONE4_NATIVE"
+	envSandbox = "CLONE4_SANDBOX"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getenv(envExecuted) != "" {
+		executed()
+	}
+	switch {
+	case os.Getenv(envNative) == "" && os.Getenv(envSandbox) == "":
+		os.Exit(runEverywhere())
+	case os.Getpid() == 1:
+		// PID 1 is not allowed everything, and inherits orphans.
+		os.Exit(initProcess())
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// initProcess runs the tests in a child, as an init process would.
+func initProcess() int {
+	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "waiting for the tests:", err)
+			return 1
+		}
+		if pid == child.Pid {
+			if ws.Signaled() {
+				return 128 + int(ws.Signal())
+			}
+			return ws.ExitStatus()
+		}
+	}
+}
+
+// environment is a kernel to run the tests on.
+type environment struct {
+	name string
+
+	// command returns the command that runs a test binary with args there. An
+	// error that is a skip says why there is none.
+	command func(args []string) (*exec.Cmd, error)
+
+	// slow is set for emulated machines: no run under -short, and a short one
+	// otherwise.
+	slow bool
+}
+
+// skip is the reason for which an environment is not there.
+type skip string
+
+func (s skip) Error() string { return string(s) }
+
+func runEverywhere() int {
+	var envs []environment
+	if runtime.GOARCH == "amd64" {
+		envs = append(envs, environment{name: "native", command: native})
+	}
+	for _, platform := range sandbox.Platforms {
+		envs = append(envs, environment{name: platform, command: func(args []string) (*exec.Cmd, error) {
+			cmd, err := sandbox.Do(platform, append([]string{self()}, args...)...)
+			if err == nil {
+				cmd.Env = append(os.Environ(), envSandbox+"="+platform)
+			}
+			return cmd, err
+		}})
+	}
+	for _, m := range []struct{ arch, platform string }{
+		{"amd64", "kvm"},
+		{"arm64", "systrap"},
+		{"arm64", "ptrace"},
+	} {
+		envs = append(envs, environment{name: m.platform + "-" + m.arch + "-emulated", slow: true, command: func(args []string) (*exec.Cmd, error) {
+			return emulated(m.arch, m.platform, args)
+		}})
+	}
+
+	status := 0
+	for _, env := range envs {
+		if s := env.run(); s != 0 {
+			status = s
+		}
+	}
+	return status
+}
+
+// run runs the tests and returns the exit status.
+func (env *environment) run() int {
+	args := testArgs()
+	start := time.Now()
+	report := func(outcome, detail string) {
+		fmt.Printf("=== %s %s (%.1fs)%s\n", outcome, env.name, time.Since(start).Seconds(), detail)
+	}
+	if env.slow {
+		if testing.Short() {
+			report("SKIP", ": -short")
+			return 0
+		}
+		args = append(args, "-test.short")
+	}
+	fmt.Printf("=== ON   %s\n", env.name)
+	cmd, err := env.command(args)
+	if s := skip(""); errors.As(err, &s) {
+		report("SKIP", ": "+err.Error())
+		return 0
+	}
+	if err != nil {
+		report("FAIL", ": "+err.Error())
+		return 1
+	}
+	if err := runCommand(cmd); err != nil {
+		report("FAIL", fmt.Sprintf(": %v: %v", cmd, err))
+		return 1
+	}
+	report("OK", "")
+	return 0
+}
+
+// runCommand runs cmd, with its output here. It does not wait for ever: a test
+// that hangs beyond -timeout's reach hangs the sandbox or the machine.
+func runCommand(cmd *exec.Cmd) error {
+	ctx := context.Background()
+	if d := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d+30*time.Second)
+		defer cancel()
+	}
+	bounded := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
+	bounded.Env = cmd.Env
+	// A pipe in between, where standard output may be a file: a sandbox writes
+	// to a file at an offset of its own.
+	bounded.Stdout, bounded.Stderr = pipedStdout{}, pipedStdout{}
+	bounded.WaitDelay = 10 * time.Second
+	return bounded.Run()
+}
+
+type pipedStdout struct{}
+
+func (pipedStdout) Write(p []byte) (int, error) { return os.Stdout.Write(p) }
+
+// testArgs returns the flags that this run of the tests was given, less those
+// that name files of the go command's.
+func testArgs() []string {
+	var args []string
+	for _, arg := range os.Args[1:] {
+		if !strings.HasPrefix(arg, "-test.testlogfile=") && !strings.HasPrefix(arg, "-test.gocoverdir=") {
+			args = append(args, arg)
+		}
+	}
+	return args
+}
+
+func self() string {
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return exe
+}
+
+// native runs the tests on the reference kernel.
+func native(args []string) (*exec.Cmd, error) {
+	runner, err := sharedTool("linux-clone4/linux-run", "qemu-system-x86_64")
+	if err != nil {
+		return nil, err
+	}
+	bin, err := sandbox.BuildTest("runsc-ext/test/syscalls", runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	return exec.Command(runner, append([]string{bin}, args...)...), nil
+}
+
+// emulated runs the tests in a sandbox in an emulated machine.
+func emulated(arch, platform string, args []string) (*exec.Cmd, error) {
+	qemu := map[string]string{"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
+	runner, err := sharedTool("machines/machine-run", qemu[arch])
+	if err != nil {
+		return nil, err
+	}
+	runscExt, err := sandbox.Build("runsc-ext/runsc-ext", arch)
+	if err != nil {
+		return nil, err
+	}
+	tests, err := sandbox.BuildTest("runsc-ext/test/syscalls", arch)
+	if err != nil {
+		return nil, err
+	}
+	// The machine starts runsc-ext with an environment of its own.
+	cmd := exec.Command(runner, arch, runscExt)
+	cmd.Args = append(cmd.Args, sandbox.Flags(platform)...)
+	cmd.Args = append(cmd.Args, "do", "/bin/busybox", "env", envSandbox+"="+platform, "/"+filepath.Base(tests))
+	cmd.Args = append(cmd.Args, args...)
+	cmd.Env = append(os.Environ(), "MACHINE_FILES="+tests, "MACHINE_S=600")
+	return cmd, nil
+}
+
+// sharedTool returns the path of a tool that is kept beside the source and is no
+// part of it, and that needs the program named.
+func sharedTool(name, needs string) (string, error) {
+	_, file, _, _ := runtime.Caller(0)
+	path := filepath.Join(filepath.Dir(file), "../../../shared", name)
+	if _, err := os.Stat(path); err != nil {
+		return "", skip(fmt.Sprintf("no %s beside the source", name))
+	}
+	for _, program := range []string{needs, "cpio"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return "", skip(fmt.Sprintf("no %s here: apt-get install qemu-system-x86 qemu-system-arm cpio", program))
+		}
+	}
+	return path, nil
+}

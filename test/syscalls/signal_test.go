@@ -1,0 +1,99 @@
+package syscalls
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+)
+
+// TestExitSignal protects which signal tells the caller of the child's end, and
+// which kind of wait sees the child.
+func TestExitSignal(t *testing.T) {
+	onEachABI(t, func(t *testing.T, a *abi) {
+		for _, tc := range []struct {
+			signal uint64
+			comes  int // 0: none
+		}{
+			{0, 0},
+			{1, 1},
+			{uint64(unix.SIGUSR1), int(unix.SIGUSR1)},
+			{uint64(unix.SIGCHLD), int(unix.SIGCHLD)},
+			{32, 32},
+			{34, 34},
+			{64, 64},
+			{65, 0},
+			{128, 0},
+			{200, 0},
+			{255, 0},
+		} {
+			s := newScript(t)
+			all := s.p.Word()
+			*all = ^uintptr(0)
+			info := s.buffer(128)
+			now := s.buffer(16)
+
+			call := s.clone4(a, tc.signal, linux.Clone4Args{}, s.exiting(9))
+			plain, plainStatus := s.wait(call, 0)
+			clone, cloneStatus := s.wait(call, unix.WCLONE)
+			pending := s.sys(unix.SYS_RT_SIGTIMEDWAIT, all, addr(info), addr(now), 8)
+			none, _ := s.wait(-1, unix.WALL)
+			s.run()
+			s.ok(call)
+
+			name := fmt.Sprintf("exit signal %d", tc.signal)
+			// "Wait for "clone" children only ... (A "clone" child is one which
+			// delivers no signal, or a signal other than SIGCHLD to its parent
+			// upon termination.)" - waitpid(2)
+			sees, status, not := clone, cloneStatus, plain
+			if tc.signal == uint64(unix.SIGCHLD) {
+				sees, status, not = plain, plainStatus, clone
+			}
+			if sees.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 9 {
+				t.Errorf("%s: the wait that sees the child returned %d, status %#x; want %d, exit status 9", name, int(sees.Ret), *status, call.Ret)
+			}
+			if e := errno(not); e != unix.ECHILD {
+				t.Errorf("%s: the wait that does not see the child: %s, want ECHILD", name, errName(e))
+			}
+			if e := errno(none); e != unix.ECHILD {
+				t.Errorf("%s: a child is left: %s", name, errName(e))
+			}
+			if tc.comes == 0 {
+				if e := errno(pending); e != unix.EAGAIN {
+					t.Errorf("%s: signal %d came, error %s; want none", name, int(pending.Ret), errName(e))
+				}
+				continue
+			}
+			if int(pending.Ret) != tc.comes {
+				t.Errorf("%s: signal %d (%s), want %d", name, int(pending.Ret), errName(errno(pending)), tc.comes)
+				continue
+			}
+			const cldExited = 1
+			i := siginfoOf(info)
+			if i.signo != int32(tc.comes) || i.code != cldExited || i.pid != int32(call.Ret) || i.status != 9 {
+				t.Errorf("%s: siginfo %+v, want signo %d, code CLD_EXITED, pid %d, status 9", name, i, tc.comes, call.Ret)
+			}
+		}
+	})
+}
+
+// TestKilledChild protects that the child's end by a signal is told as such.
+func TestKilledChild(t *testing.T) {
+	onEachABI(t, func(t *testing.T, a *abi) {
+		s := newScript(t)
+		child := s.newList()
+		pid := child.sys(unix.SYS_GETPID)
+		child.sys(unix.SYS_KILL, pid, int(unix.SIGKILL))
+		child.exit(0)
+		call := s.clone4(a, sigchld, linux.Clone4Args{}, child)
+		wait, status := s.wait(call, 0)
+		s.run()
+		s.ok(call, wait)
+		if ws := unix.WaitStatus(*status); !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+			t.Errorf("wait status %#x, want the one of SIGKILL", ws)
+		}
+	})
+}
