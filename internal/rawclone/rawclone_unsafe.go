@@ -22,7 +22,7 @@ type Program struct {
 
 // NewProgram returns a Program with room for some dozens of operations.
 func NewProgram() *Program {
-	mem, err := unix.Mmap(-1, 0, 64<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+	mem, err := unix.Mmap(-1, 0, 128<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON|LowMemory)
 	if err != nil {
 		panic(fmt.Sprintf("rawclone: mmap: %v", err))
 	}

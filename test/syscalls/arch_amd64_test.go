@@ -1,6 +1,18 @@
 package syscalls
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// abis are the ways to call clone4 that are tested.
+var abis = []abi{
+	{name: "amd64", nr: linux.SYS_CLONE4_AMD64, entry: rawclone.Syscall, word: 8},
+	{name: "x32", nr: linux.SYS_CLONE4_X32, entry: rawclone.Syscall, word: 4},
+	{name: "i386", nr: linux.SYS_CLONE4_I386, entry: rawclone.Int80, word: 4},
+}
 
 // threadPointer appends what finds out the thread pointer, and returns a function
 // that gives it when the script has run.

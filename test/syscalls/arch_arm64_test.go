@@ -1,6 +1,14 @@
 package syscalls
 
-import "runsc-ext/internal/rawclone"
+import (
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// abis are the ways to call clone4 that are tested.
+var abis = []abi{
+	{name: "arm64", nr: linux.SYS_CLONE4_GENERIC, entry: rawclone.Syscall, word: 8},
+}
 
 // threadPointer appends what finds out the thread pointer, and returns a function
 // that gives it when the script has run.
@@ -9,9 +17,9 @@ func (l *list) threadPointer() func() uintptr {
 	return func() uintptr { return o.Ret }
 }
 
-// oddTLS are values at the edges of what a thread pointer can be: TPIDR_EL0 can
-// be anything.
-var oddTLS = []uint64{1 << 48, 1 << 63, 1<<64 - 1}
+// oddTLS are values at the edges of what a thread pointer can be.
+var oddTLS = []uint64{1<<48 - 1, 1 << 48, 1 << 63, 1<<64 - 1}
 
-// validTLS returns whether tls can be a thread pointer.
-func validTLS(tls uint64) bool { return true }
+// validTLS returns whether tls can be a thread pointer. Linux takes any value for
+// TPIDR_EL0; gVisor takes addresses, by clone as well.
+func validTLS(tls uint64) bool { return tls < 1<<48 }

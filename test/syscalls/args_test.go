@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
 )
 
 const sigchld = uint64(unix.SIGCHLD)
@@ -67,25 +68,33 @@ func TestArgsErrors(t *testing.T) {
 			{"non-canonical", 1 << 63, true},
 			{"last byte", ^uintptr(0), true},
 		}
-		sizes := []uint64{0, 1, 8, uint64(a.size()), uint64(a.size()) + 1, 4096, math.MaxInt32, 1 << 31, 1 << 32, 1<<32 + 8, math.MaxInt64, 1 << 63, math.MaxUint64}
+		sizes := []uint64{0, 1, 4, 8, 20, 21, uint64(a.size()), uint64(a.size()) + 1, 4096, math.MaxInt32, 1 << 31, 1 << 32, 1<<32 + 8, math.MaxInt64, 1 << 63, math.MaxUint64}
+		if testing.Short() {
+			sizes = []uint64{0, 1, uint64(a.size()), uint64(a.size()) + 1, 1 << 63}
+		}
+		flags := []uint64{sigchld, badFlag, 1<<32 | sigchld, 1<<63 | sigchld}
 		for _, p := range pointers {
 			for _, size := range sizes {
-				for _, flags := range []uint64{sigchld, badFlag, 1<<32 | sigchld, 1<<63 | sigchld} {
+				s := newScript(t)
+				var calls []*rawclone.Op
+				for _, f := range flags {
+					call := s.clone4Raw(a, f, uintptr(size), p.addr, s.exiting(0))
+					s.wait(call, 0)
+					calls = append(calls, call)
+				}
+				s.run()
+				for i, f := range flags {
 					var want syscall.Errno
-					switch {
+					switch size := a.inWord(size); {
 					case size > uint64(a.size()):
 						want = unix.EINVAL
 					case size > 0 && p.bad:
 						want = unix.EFAULT
-					case flags != sigchld:
+					case f != sigchld:
 						want = unix.EINVAL
 					}
-					s := newScript(t)
-					call := s.clone4Raw(a, flags, uintptr(size), p.addr, s.exiting(0))
-					s.wait(call, 0)
-					s.run()
-					if got := errno(call); got != want {
-						t.Errorf("flags %#x, size %d, pointer %s (%#x): %s, want %s", flags, size, p.name, p.addr, errName(got), errName(want))
+					if got := errno(calls[i]); got != want {
+						t.Errorf("flags %#x, size %d, pointer %s (%#x): %s, want %s", f, size, p.name, p.addr, errName(got), errName(want))
 					}
 				}
 			}
@@ -126,7 +135,7 @@ func TestArgsUnreadable(t *testing.T) {
 // first field, byte by byte: with 4 bytes it is whole, with less it is NULL.
 func TestArgsNotPassed(t *testing.T) {
 	onEachABI(t, func(t *testing.T, a *abi) {
-		const where = 0x51000000
+		const where = 0x60000000
 		ptid := wordAt(t, where)
 		for size := uintptr(0); size <= a.size(); size++ {
 			*ptid = 0

@@ -2,7 +2,6 @@ package syscalls
 
 import (
 	"encoding/binary"
-	"runtime"
 	"syscall"
 	"testing"
 
@@ -20,13 +19,16 @@ type abi struct {
 	word  int     // size of a word of the args struct, in bytes
 }
 
-// abis are the ways that are tested.
-var abis = []abi{
-	{name: runtime.GOARCH, nr: linux.SYS_CLONE4, entry: rawclone.Syscall, word: 8},
-}
-
 // size returns the size of the args struct.
 func (a *abi) size() uintptr { return uintptr(5 * a.word) }
+
+// inWord returns what is left of v in a word of the struct.
+func (a *abi) inWord(v uint64) uint64 {
+	if a.word == 4 {
+		return uint64(uint32(v))
+	}
+	return v
+}
 
 // onEachABI runs f as a subtest for each ABI.
 func onEachABI(t *testing.T, f func(t *testing.T, a *abi)) {
@@ -52,7 +54,7 @@ type list struct {
 	n     int
 }
 
-const maxOps = 24
+const maxOps = 64
 
 func newScript(t *testing.T) *script {
 	t.Helper()
@@ -205,7 +207,7 @@ func errName(e syscall.Errno) string {
 // has its own memory, unlike the script's own.
 func memory(t *testing.T, pages int) []byte {
 	t.Helper()
-	mem, err := unix.Mmap(-1, 0, pages*unix.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	mem, err := unix.Mmap(-1, 0, pages*unix.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|rawclone.LowMemory)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -371,6 +371,7 @@ func TestTLS(t *testing.T) {
 		mem := uint64(addr(memory(t, 1)))
 		for _, flag := range []uint64{0, linux.CLONE_SETTLS} {
 			for _, tls := range append([]uint64{0, mem, 12345}, oddTLS...) {
+				tls := a.inWord(tls)
 				s := newScript(t)
 				callers := s.threadPointer()
 				child := s.newList()

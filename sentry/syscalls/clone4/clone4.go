@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/syscalls"
@@ -20,61 +19,84 @@ import (
 // the tables stay gVisor's own: ENOSYS, and its event for an unimplemented call.
 // An error means that this gVisor cannot take clone4.
 //
-// Enable must be called before the sentry boots.
+// Enable must be called at most once, before the sentry boots.
 func Enable(level Level) error {
 	if level < LevelOn {
 		return nil
 	}
-	sc := syscalls.PartiallySupported("clone4", Clone4, "CLONE_SYSVSEM and CLONE_IO have no effect, as in clone.", nil)
-	if err := extkernel.Add(extkernel.AMD64, linux.SYS_CLONE4_AMD64, sc); err != nil {
+	native, compat := entry(Clone4), entry(CompatClone4)
+	if err := extkernel.Add(extkernel.AMD64, linux.SYS_CLONE4_AMD64, native); err != nil {
 		return err
 	}
-	return extkernel.Add(extkernel.ARM64, linux.SYS_CLONE4_GENERIC, sc)
+	if err := extkernel.Add(extkernel.ARM64, linux.SYS_CLONE4_GENERIC, native); err != nil {
+		return err
+	}
+	return enableABIs(native, compat)
 }
 
-// Clone4 implements the system call clone4 for a struct of 64-bit words:
+func entry(fn kernel.SyscallFn) kernel.Syscall {
+	return syscalls.PartiallySupported("clone4", fn, "CLONE_SYSVSEM and CLONE_IO have no effect, as in clone.", nil)
+}
+
+// Clone4 implements the system call clone4:
 //
 //	long clone4(unsigned flags_high, unsigned flags_low,
 //	            unsigned long args_size, struct clone4_args *args);
 func Clone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	// The flags are two 32-bit words, whatever the registers' upper halves say.
-	flags := uint64(args[0].Uint())<<32 | uint64(args[1].Uint())
-	cloneArgs, err := copyInArgs(t, args[3].Pointer(), args[2].Uint64())
-	if err != nil {
-		return 0, nil, err
-	}
-	ntid, ctrl, err := extkernel.Clone(t, flags, &cloneArgs)
-	return uintptr(ntid), ctrl, err
+	return clone4(t, args, args[2].Uint64(), 8)
 }
 
-// copyInArgs copies the first size bytes of the struct at addr, once: another
-// thread may change it meanwhile, and must not change what was checked. What is
-// not passed is 0, down to part of a field. With size 0, addr is not looked at.
-func copyInArgs(t *kernel.Task, addr hostarch.Addr, size uint64) (linux.Clone4Args, error) {
+// CompatClone4 implements the same for x32 and i386: compat_sys_clone4() in the
+// patch. A word of the struct has 32 bits, and so has its size.
+func CompatClone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	return clone4(t, args, uint64(args[2].Uint()), 4)
+}
+
+// fields is how many words the struct has.
+const fields = linux.SizeOfClone4Args / 8
+
+// clone4 is what all ABIs have in common. word is the size of a word of the struct.
+func clone4(t *kernel.Task, args arch.SyscallArguments, size uint64, word int) (uintptr, *kernel.SyscallControl, error) {
 	// "New userspace passing in a larger structure than the kernel expects will
 	// receive EINVAL, and can use a smaller structure to work with old kernels."
 	// - the patch. This is before the pointer is looked at, so before EFAULT.
-	if size > linux.SizeOfClone4Args {
-		return linux.Clone4Args{}, linuxerr.EINVAL
+	if size > uint64(fields*word) {
+		return 0, nil, linuxerr.EINVAL
 	}
-	buf := t.CopyScratchBuffer(linux.SizeOfClone4Args)
+	// The struct is copied once: another thread may change it meanwhile, and must
+	// not change what was checked. What is not passed is 0, down to part of a
+	// field. With size 0 the pointer is not looked at.
+	buf := t.CopyScratchBuffer(fields * word)
 	clear(buf)
 	if size != 0 {
-		if _, err := t.CopyInBytes(addr, buf[:size]); err != nil {
-			return linux.Clone4Args{}, err
+		if _, err := t.CopyInBytes(args[3].Pointer(), buf[:size]); err != nil {
+			return 0, nil, err
 		}
 	}
-	return decodeArgs(buf), nil
+	cloneArgs := decode(buf, word)
+	ntid, ctrl, err := extkernel.Clone(t, cloneFlags(args), &cloneArgs)
+	return uintptr(ntid), ctrl, err
 }
 
-// decodeArgs decodes a whole struct clone4_args.
-func decodeArgs(buf []byte) linux.Clone4Args {
-	word := func(i int) uint64 { return binary.LittleEndian.Uint64(buf[8*i:]) }
+// cloneFlags returns the 64 flag bits. They come as two 32-bit words, whatever the
+// upper halves of the registers say.
+func cloneFlags(args arch.SyscallArguments) uint64 {
+	return uint64(args[0].Uint())<<32 | uint64(args[1].Uint())
+}
+
+// decode decodes a whole struct.
+func decode(buf []byte, word int) linux.Clone4Args {
+	field := func(i int) uint64 {
+		if word == 4 {
+			return uint64(binary.LittleEndian.Uint32(buf[4*i:]))
+		}
+		return binary.LittleEndian.Uint64(buf[8*i:])
+	}
 	return linux.Clone4Args{
-		Ptid:       word(0),
-		Ctid:       word(1),
-		StackStart: word(2),
-		StackSize:  word(3),
-		TLS:        word(4),
+		Ptid:       field(0),
+		Ctid:       field(1),
+		StackStart: field(2),
+		StackSize:  field(3),
+		TLS:        field(4),
 	}
 }

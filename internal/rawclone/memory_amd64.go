@@ -1,0 +1,7 @@
+package rawclone
+
+import "golang.org/x/sys/unix"
+
+// LowMemory is a flag for mmap that gives memory below 2 GB, whose addresses fit
+// into the words of x32 and i386.
+const LowMemory = unix.MAP_32BIT

@@ -1,0 +1,4 @@
+package rawclone
+
+// LowMemory is a flag for mmap where there are ABIs with 32-bit words: not here.
+const LowMemory = 0
