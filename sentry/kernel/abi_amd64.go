@@ -77,9 +77,9 @@ func args32(regs *arch.Registers) arch.SyscallArguments {
 	}
 }
 
-// systrapI386 is what the systrap platform adds to RAX to make the number of an
-// INT $0x80. The ptrace platform adds nothing.
-const systrapI386 = 0x86000000
+// i386Mark is what the systrap platform adds to RAX to make the number of an
+// INT $0x80, and int80Platform as well. The ptrace platform adds nothing.
+const i386Mark = 0x86000000
 
 // int80 is the machine code of INT $0x80.
 var int80 = [...]byte{0xcd, 0x80}
@@ -103,8 +103,9 @@ func candidates(t *kernel.Task, sysno uintptr) (syscall, int80 candidate) {
 	if call, ok := abi.Table[nr&^linux.X32_SYSCALL_BIT]; ok {
 		syscall = candidate{abi, nr &^ linux.X32_SYSCALL_BIT, call}
 	}
-	if _, ok := t.Kernel().Platform.(*systrap.Systrap); ok {
-		nr -= systrapI386
+	switch t.Kernel().Platform.(type) {
+	case *systrap.Systrap, *int80Platform:
+		nr -= i386Mark
 	}
 	if call, ok := I386.Table[nr]; ok {
 		int80 = candidate{I386, nr, call}
@@ -175,7 +176,7 @@ func InstallABIs() error {
 		slots = append(slots, nr|linux.X32_SYSCALL_BIT)
 	}
 	for nr := range I386.Table {
-		slots = append(slots, nr, nr+systrapI386)
+		slots = append(slots, nr, nr+i386Mark)
 	}
 	for nr := range AMD64Low32.Table {
 		slots = append(slots, nr)
@@ -223,6 +224,7 @@ func InstallABIs() error {
 		delete(AMD64.Table, uintptr(firstSlot+i))
 	}
 
+	withInt80()
 	AMD64.External = func(*kernel.Kernel) {}
 	AMD64.ExternalFilterBefore = sendToSlot
 	AMD64.FeatureEnable.Enable(kernel.ExternalBeforeEnable, nil, true)

@@ -21,7 +21,7 @@ var (
 // Add must be called before the sentry boots: tables are not locked.
 func Add(table *kernel.SyscallTable, sysno uintptr, sc kernel.Syscall) error {
 	if old, ok := table.Table[sysno]; ok && old.SupportLevel != kernel.SupportUnimplemented && old.Name != sc.Name {
-		return fmt.Errorf("system call %d of %v is %q in this gVisor (%v), so it cannot be %q: build with a gVisor version that does not implement %q, or switch %[4]q off", sysno, table.Arch, old.Name, old.SupportLevel, sc.Name, old.Name)
+		return fmt.Errorf("system call %d of %v is %q in this gVisor (%v), so it cannot be %q: build with a gVisor version that does not implement %q, or switch %[5]q off", sysno, table.Arch, old.Name, old.SupportLevel, sc.Name, old.Name)
 	}
 	table.Table[sysno] = sc
 	// Init fills the arrays that the sentry looks in. It was called when the

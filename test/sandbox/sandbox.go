@@ -3,6 +3,7 @@ package sandbox
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,7 +64,27 @@ func build(arch, pkg string, command ...string) (string, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v: %w\n%s", cmd, err, out)
 	}
-	return bin, nil
+	return bin, touchSource()
+}
+
+// touchSource looks at every file of the module. The go command keeps the result
+// of a test until a file changes that the test has looked at, and does not see what
+// a binary is built from.
+func touchSource() error {
+	gomod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOMOD: %w", err)
+	}
+	return filepath.WalkDir(filepath.Dir(strings.TrimSpace(string(gomod))), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && d.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		_, err = os.Stat(path)
+		return err
+	})
 }
 
 // Do returns a command that runs a program in a sandbox of its own, on the given

@@ -1,6 +1,7 @@
 package syscalls
 
 import (
+	"os"
 	"syscall"
 	"testing"
 
@@ -64,6 +65,13 @@ func TestNumber(t *testing.T) {
 			Child: s.exiting(0).first,
 		})
 		s.wait(call, 0)
+		if os.Getenv(envSandbox) == "kvm" && tc.entry == rawclone.Int80 && tc.want != 0 {
+			// The platform has the instruction for clone4 alone.
+			if ws := s.end(); ws.Signal() != unix.SIGSEGV {
+				t.Errorf("INT $0x80, RAX %#x, on KVM: wait status %#x, want SIGSEGV as in stock runsc", tc.rax, ws)
+			}
+			continue
+		}
 		s.run()
 		if got := errno(call); got != tc.want {
 			t.Errorf("entry %d, RAX %#x: %s, want %s", tc.entry, tc.rax, errName(got), errName(tc.want))

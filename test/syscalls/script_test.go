@@ -153,8 +153,16 @@ func (l *list) wait(pid any, options int) (*rawclone.Op, *uintptr) {
 	return l.sys(unix.SYS_WAIT4, pid, status, options), status
 }
 
-// run runs the script to its end.
+// run runs the script to its end, which must be its exit.
 func (s *script) run() {
+	s.t.Helper()
+	if ws := s.end(); ws != 0 {
+		s.t.Fatalf("the caller's process ended with wait status %#x", ws)
+	}
+}
+
+// end runs the script to whatever its end is.
+func (s *script) end() unix.WaitStatus {
 	s.t.Helper()
 	s.exit(0)
 	fork := s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first})
@@ -162,19 +170,7 @@ func (s *script) run() {
 	if errno != 0 {
 		s.t.Fatalf("making the caller's process: %v", errno)
 	}
-	var ws unix.WaitStatus
-	for {
-		_, err := unix.Wait4(int(pid), &ws, 0, nil)
-		if err == nil {
-			break
-		}
-		if err != unix.EINTR {
-			s.t.Fatalf("waiting for the caller's process: %v", err)
-		}
-	}
-	if ws != 0 {
-		s.t.Fatalf("the caller's process ended with wait status %#x", ws)
-	}
+	return reap(s.t, int(pid))
 }
 
 // errno returns the error of an operation, 0 if there was none.

@@ -12,10 +12,14 @@ import (
 	"gvisor.dev/gvisor/runsc/cli/maincli"
 	"gvisor.dev/gvisor/runsc/cmd/util"
 	"gvisor.dev/gvisor/runsc/gvisorbinaries"
+	"gvisor.dev/gvisor/runsc/specutils"
 
 	"runsc-ext/runsc-ext/internal/probe"
 	"runsc-ext/sentry/syscalls/clone4"
 )
+
+// sidecarDirEnv names the folder that runsc looks in for gVisor's other programs.
+const sidecarDirEnv = "GVISOR_SIDECAR_BINARIES_DIR"
 
 // Main runs runsc-ext and does not return.
 func Main() {
@@ -52,20 +56,30 @@ func Main() {
 // the environment can name another such folder, and runsc prefers either to
 // itself: clone4 would silently be gone.
 func bootOwnSentry() error {
-	exe, err := os.Executable()
-	if err != nil {
-		return err
+	// A relative folder makes a relative path, which may have no slash in it:
+	// then exec.Command would look for it in PATH.
+	if dir := os.Getenv(sidecarDirEnv); dir != "" {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return err
+		}
+		if err := os.Setenv(sidecarDirEnv, abs); err != nil {
+			return err
+		}
 	}
 	dir, err := gvisorbinaries.Dir()
 	if err != nil {
-		return err
+		return nil // Without a folder there is no other sentry either.
 	}
-	// Dir may be relative, and Name is joined to it as it is.
-	absDir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
+	// What runsc executes by itself, also as a user who cannot come to the
+	// binary. To a prewarmer, this would be the prewarmer.
+	exe := specutils.ExePath
+	if _, err := gvisorbinaries.GvisorSentryPrewarmer.Path(); err == nil {
+		if exe, err = os.Executable(); err != nil {
+			return err
+		}
 	}
-	name, err := filepath.Rel(absDir, exe)
+	name, err := filepath.Rel(dir, exe)
 	if err != nil {
 		return err
 	}

@@ -70,10 +70,18 @@ func parse(args []string) invocation {
 // startsSandbox returns whether the command may start a sandbox.
 func (inv *invocation) startsSandbox() bool {
 	switch inv.command {
-	case "bwrap", "create", "do", "probe", "restore", "run":
+	case "bwrap", "create", "do", "probe", "restore", "run", "sandboxexec":
 		return true
 	}
 	return false
+}
+
+// sentryIsNobody returns whether runsc starts the sentry as the user nobody: as
+// root, unless the sentry is to use the machine's files or network itself.
+func (inv *invocation) sentryIsNobody() bool {
+	return os.Geteuid() == 0 &&
+		inv.global.Lookup("directfs").Value.String() == "false" &&
+		inv.global.Lookup("network").Value.String() != "host"
 }
 
 // newFlagSet returns a flag set that keeps its errors to itself.

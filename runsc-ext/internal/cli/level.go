@@ -7,7 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+
+	"gvisor.dev/gvisor/runsc/cmd/util"
 
 	"runsc-ext/sentry/syscalls/clone4"
 )
@@ -37,6 +40,11 @@ func settleLevel(inv invocation) (clone4.Level, error) {
 	if err != nil {
 		return clone4.LevelOff, err
 	}
+	if inv.startsSandbox() && inv.sentryIsNobody() {
+		if err := visibleToAll(levelFile()); err != nil {
+			return clone4.LevelOff, fmt.Errorf("the sentry will run as nobody and cannot see the level of clone4: %w", err)
+		}
+	}
 	if spec := inv.spec(); spec != nil {
 		sandbox, err := sandboxLevel(spec, operator)
 		if err != nil {
@@ -56,11 +64,7 @@ func operatorLevel(sentry bool) (clone4.Level, error) {
 			return clone4.ParseLevel(value)
 		}
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return clone4.LevelOff, fmt.Errorf("finding the file with the level of clone4: %w", err)
-	}
-	name := exe + LevelFileSuffix
+	name := levelFile()
 	level := clone4.LevelOn
 	switch contents, err := os.ReadFile(name); {
 	case err == nil:
@@ -69,6 +73,10 @@ func operatorLevel(sentry bool) (clone4.Level, error) {
 		}
 	case !errors.Is(err, fs.ErrNotExist):
 		return clone4.LevelOff, fmt.Errorf("reading the level of clone4: %w", err)
+	default:
+		if _, err := os.Lstat(name); err == nil {
+			return clone4.LevelOff, fmt.Errorf("reading the level of clone4: %s is a symbolic link to nowhere", name)
+		}
 	}
 	if sentry {
 		if err := os.Setenv(levelEnv, level.String()); err != nil {
@@ -76,6 +84,31 @@ func operatorLevel(sentry bool) (clone4.Level, error) {
 		}
 	}
 	return level, nil
+}
+
+// levelFile returns the name of the operator's file.
+func levelFile() string {
+	exe, err := os.Executable()
+	if err != nil {
+		util.Fatalf("finding the file with the level of clone4: %v", err) // no /proc
+	}
+	return exe + LevelFileSuffix
+}
+
+// visibleToAll returns an error if some user cannot see whether a file is there,
+// or cannot read it.
+func visibleToAll(name string) error {
+	if fi, err := os.Stat(name); err == nil && fi.Mode()&0o4 == 0 {
+		return fmt.Errorf("%s is not readable for all: chmod o+r", name)
+	}
+	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+		if fi, err := os.Stat(dir); err != nil || fi.Mode()&0o1 == 0 {
+			return fmt.Errorf("%s is not open to all: chmod o+x", dir)
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
 }
 
 // sandboxLevel returns the level of the sandbox with the given OCI spec. To ask

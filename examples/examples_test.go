@@ -1,0 +1,301 @@
+// Package examples has examples of programs that use clone4, and their tests: in
+// the sandbox, on this machine's kernel, which has no clone4, and on a Linux that
+// has it.
+package examples
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/test/sandbox"
+)
+
+// linuxRun runs a static program on a Linux that has clone4, if it is there.
+const linuxRun = "../../shared/linux-clone4/linux-run"
+
+// place is a kernel to run a program on.
+type place struct {
+	name   string
+	clone4 bool
+	run    func(args ...string) (*exec.Cmd, error)
+}
+
+// places returns the kernels on which everything of this machine can run.
+func places() []place {
+	ps := []place{{
+		name: "host",
+		run:  func(args ...string) (*exec.Cmd, error) { return exec.Command(args[0], args[1:]...), nil },
+	}}
+	for _, platform := range sandbox.Platforms {
+		ps = append(ps, place{
+			name:   platform,
+			clone4: true,
+			run:    func(args ...string) (*exec.Cmd, error) { return sandbox.Do(platform, args...) },
+		})
+	}
+	return ps
+}
+
+// reference returns the Linux that has clone4. It has no file but the program.
+func reference(t *testing.T) place {
+	t.Helper()
+	if _, err := os.Stat(linuxRun); err != nil {
+		t.Skipf("no Linux with clone4 to compare with: %v", err)
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skipf("the Linux with clone4 is for amd64, not %s", runtime.GOARCH)
+	}
+	for _, tool := range []string{"qemu-system-x86_64", "cpio"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("the Linux with clone4 does not start here: %v", err)
+		}
+	}
+	return place{
+		name:   "reference",
+		clone4: true,
+		run:    func(args ...string) (*exec.Cmd, error) { return exec.Command(linuxRun, args...), nil },
+	}
+}
+
+// result is what became of a program.
+type result struct {
+	status         int
+	stdout, stderr string
+}
+
+func (p place) do(t *testing.T, args ...string) result {
+	t.Helper()
+	cmd, err := p.run(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Env = append(os.Environ(), "EXAMPLE=from outside")
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+var spawn = sync.OnceValues(func() (string, error) {
+	return sandbox.Build("runsc-ext/examples/spawn", runtime.GOARCH)
+})
+
+// using returns what spawn says it uses on p.
+func using(p place) string {
+	if p.clone4 {
+		return "spawn: using clone4\n"
+	}
+	return "spawn: using clone, as this kernel has no clone4\n"
+}
+
+func TestSpawn(t *testing.T) {
+	t.Parallel()
+	bin, err := spawn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := func(name, content string, mode os.FileMode) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(content), mode); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	for _, tc := range []struct {
+		name    string
+		args    []string
+		status  int
+		stdout  string
+		problem string // part of what spawn says is wrong
+		early   bool   // before a child is made
+	}{
+		{name: "success", args: []string{"/bin/true"}},
+		{name: "status", args: []string{"/bin/sh", "-c", "exit 7"}, status: 7},
+		{name: "arguments", args: []string{"sh", "-c", `echo "$EXAMPLE: $0, $1"`, "a b", ""}, stdout: "from outside: a b, \n"},
+		// No signal is blocked or ignored because of spawn.
+		{name: "signal", args: []string{"sh", "-c", "kill -TERM $$"}, status: 128 + 15},
+		{name: "no program", args: []string{file("noexec", "junk", 0o755)}, status: 126, problem: "noexec: exec format error; the file must begin with #!"},
+		{name: "no interpreter", args: []string{file("nointerp", "#!/no/such/file\n", 0o755)}, status: 126, problem: "nointerp: no such file or directory; the file is there, its interpreter is not"},
+		{name: "not executable", args: []string{file("data", "", 0o644)}, status: 126, problem: "chmod +x", early: true},
+		{name: "not in PATH", args: []string{"no-such-command"}, status: 127, problem: `"no-such-command": executable file not found in $PATH; install it`, early: true},
+		{name: "no file", args: []string{"/no/such/file"}, status: 127, problem: "/no/such/file: no such file", early: true},
+		{name: "no command", status: 125, problem: "usage: spawn CMD", early: true},
+	} {
+		for _, p := range places() {
+			t.Run(tc.name+"/"+p.name, func(t *testing.T) {
+				t.Parallel()
+				got := p.do(t, append([]string{bin}, tc.args...)...)
+				if got.status != tc.status || got.stdout != tc.stdout {
+					t.Errorf("got status %d and stdout %q, want %d and %q", got.status, got.stdout, tc.status, tc.stdout)
+				}
+				rest := got.stderr
+				if !tc.early {
+					var ok bool
+					if rest, ok = strings.CutPrefix(got.stderr, using(p)); !ok {
+						t.Errorf("stderr is %q, want first %q", got.stderr, using(p))
+					}
+				}
+				if tc.problem == "" && rest != "" || !strings.Contains(rest, tc.problem) {
+					t.Errorf("stderr is %q, want a problem %q", got.stderr, tc.problem)
+				}
+			})
+		}
+	}
+}
+
+// There is no command there but spawn itself, as /test.
+func TestSpawnOnReference(t *testing.T) {
+	t.Parallel()
+	p := reference(t)
+	bin, err := spawn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := p.do(t, bin, "/test")
+	if got.status != 125 || !strings.Contains(got.stdout, using(p)) || !strings.Contains(got.stdout, "usage: spawn CMD") {
+		t.Errorf("got status %d and output %q, want 125, %q, and what spawn says without a command", got.status, got.stdout, using(p))
+	}
+}
+
+// cABI is an ABI of clone4 that a C compiler can compile for.
+type cABI struct {
+	name   string
+	flags  []string
+	number int
+	size   int
+}
+
+// cABIs returns the ABIs of this machine; the first is that of its Go programs.
+func cABIs() []cABI {
+	if runtime.GOARCH == "arm64" {
+		return []cABI{{name: "arm64", number: linux.SYS_CLONE4_GENERIC, size: linux.SizeOfClone4Args}}
+	}
+	// Where Debian has the headers that all ABIs of x86 share.
+	const shared = "-idirafter/usr/include/x86_64-linux-gnu"
+	return []cABI{
+		{name: "amd64", number: linux.SYS_CLONE4_AMD64, size: linux.SizeOfClone4Args},
+		{name: "x32", flags: []string{"-mx32", shared}, number: linux.SYS_CLONE4_X32, size: linux.SizeOfCompatClone4Args},
+		{name: "i386", flags: []string{"-m32", shared}, number: linux.SYS_CLONE4_I386, size: linux.SizeOfCompatClone4Args},
+	}
+}
+
+// compilers are those that the header is for, with flags for an old and for a
+// newer language.
+var compilers = []struct {
+	command  string
+	language string
+	stds     []string
+}{
+	{"cc", "c", []string{"gnu89", "c99"}},
+	{"clang", "c", []string{"c99"}},
+	{"g++", "c++", []string{"c++98", "c++11"}},
+	{"clang++", "c++", []string{"c++17"}},
+}
+
+// compile compiles C source, given by file or on standard input ("-"), into a
+// static program. It skips the test if the compiler is not there or lacks what
+// any such program needs.
+func compile(t *testing.T, file, stdin, compiler, language, std string, flags []string) string {
+	t.Helper()
+	if _, err := exec.LookPath(compiler); err != nil {
+		t.Skip(err)
+	}
+	bin := filepath.Join(t.TempDir(), "program")
+	args := append([]string{"-x", language, "-std=" + std, "-O2", "-static", "-o", bin}, flags...)
+	cc := func(stdin string, args ...string) error {
+		cmd := exec.Command(compiler, args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w\n%s", cmd, err, out)
+		}
+		return nil
+	}
+	if err := cc("#include <errno.h>\nint main(void) { return errno; }\n", append(args, "-")...); err != nil {
+		t.Skipf("%s makes no static programs of this kind here: %v", compiler, err)
+	}
+	args = append(args, "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", "../include", file)
+	if err := cc(stdin, args...); err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// The header must need no other header before it, and say what the Go package
+// says.
+func TestHeader(t *testing.T) {
+	t.Parallel()
+	for _, abi := range cABIs() {
+		var src strings.Builder
+		fmt.Fprint(&src, "#include <linux/clone4.h>\n#include <linux/clone4.h>\n#include <linux/sched.h>\n")
+		for i, claim := range []string{
+			fmt.Sprintf("SYS_clone4 == %d", abi.number),
+			fmt.Sprintf("CLONE_PID == %#x", linux.CLONE_PID),
+			fmt.Sprintf("CLONE_DETACHED == %#x", linux.CLONE_DETACHED),
+			fmt.Sprintf("CLONE_STOPPED == %#x", linux.CLONE_STOPPED),
+			fmt.Sprintf("sizeof(struct clone4_args) == %d", abi.size),
+			"offsetof(struct clone4_args, ptid) == 0",
+			fmt.Sprintf("offsetof(struct clone4_args, ctid) == %d", abi.size/5),
+			fmt.Sprintf("offsetof(struct clone4_args, stack_start) == %d", abi.size/5*2),
+			fmt.Sprintf("offsetof(struct clone4_args, stack_size) == %d", abi.size/5*3),
+			fmt.Sprintf("offsetof(struct clone4_args, tls) == %d", abi.size/5*4),
+		} {
+			fmt.Fprintf(&src, "extern char claim%d[(%s) ? 1 : -1];\n", i, claim)
+		}
+		fmt.Fprint(&src, "int main(void) { return 0; }\n")
+		for _, c := range compilers {
+			for _, std := range c.stds {
+				t.Run(abi.name+"/"+c.command+"/"+std, func(t *testing.T) {
+					t.Parallel()
+					compile(t, "-", src.String(), c.command, c.language, std, abi.flags)
+				})
+			}
+		}
+	}
+}
+
+func TestC(t *testing.T) {
+	t.Parallel()
+	abis := cABIs()
+	for _, c := range compilers {
+		t.Run(c.command, func(t *testing.T) {
+			t.Parallel()
+			bin := compile(t, "c/spawn.c", "", c.command, c.language, c.stds[len(c.stds)-1], abis[0].flags)
+			for _, p := range places() {
+				t.Run(p.name, func(t *testing.T) { testC(t, p, bin) })
+			}
+		})
+	}
+	// The sandbox runs 64-bit programs only.
+	for _, abi := range abis {
+		t.Run("reference/"+abi.name, func(t *testing.T) {
+			t.Parallel()
+			p := reference(t)
+			testC(t, p, compile(t, "c/spawn.c", "", "cc", "c", "c99", abi.flags))
+		})
+	}
+}
+
+func testC(t *testing.T, p place, bin string) {
+	call := "clone, as this kernel has no clone4"
+	if p.clone4 {
+		call = "clone4"
+	}
+	want := "made by " + call + ": the worker's sum of 1 to 1000 is 500500\n"
+	got := p.do(t, bin)
+	if got.status != 0 || strings.TrimSpace(got.stdout) != strings.TrimSpace(want) || got.stderr != "" {
+		t.Errorf("got status %d, stdout %q and stderr %q, want 0, %q and nothing", got.status, got.stdout, got.stderr, want)
+	}
+}

@@ -1,0 +1,257 @@
+/*
+ * clone4 for C and C++: clone(2) with 64 flag bits, and with its other
+ * arguments in a struct that can grow.
+ *
+ *	clone4_available()	does this kernel have it?
+ *	clone4()		like fork: the child has a copy of the memory
+ *	clone4_call()		the child runs a function on a stack of its own
+ *
+ * Only x86-64, x32, i386 and arm64 have the call. Elsewhere this header defines
+ * neither SYS_clone4 nor the functions: test for it with #ifdef SYS_clone4.
+ */
+#ifndef _LINUX_CLONE4_H
+#define _LINUX_CLONE4_H
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+
+#ifndef __NR_clone4
+# if defined(__x86_64__) && defined(__ILP32__)
+#  define __NR_clone4 (0x40000000 + 546) /* __X32_SYSCALL_BIT + 546 */
+# elif defined(__x86_64__)
+#  define __NR_clone4 323
+# elif defined(__i386__)
+#  define __NR_clone4 359
+# elif defined(__aarch64__) && defined(__LP64__)
+#  define __NR_clone4 282
+# endif
+#endif
+
+/*
+ * Flags that clone(2) ignores or has given a newer meaning since, and that
+ * clone4 refuses with EINVAL. The others are those of <linux/sched.h>, and of
+ * <sched.h> with _GNU_SOURCE. The lowest 8 bits of the flags are the signal
+ * that the parent gets when the child ends.
+ */
+#ifndef CLONE_PID
+#define CLONE_PID 0x00001000
+#endif
+#ifndef CLONE_DETACHED
+#define CLONE_DETACHED 0x00400000
+#endif
+#ifndef CLONE_STOPPED
+#define CLONE_STOPPED 0x02000000
+#endif
+
+/*
+ * Set what you do not use to 0. These are the kernel's words on each ABI:
+ * 8 bytes, on x32 and i386 4 bytes.
+ */
+struct clone4_args {
+	pid_t *ptid;		   /* CLONE_PARENT_SETTID writes the child's ID here */
+	pid_t *ctid;		   /* for CLONE_CHILD_SETTID and _CLEARTID, in the child */
+	unsigned long stack_start; /* the child's stack POINTER, so the stack's highest
+				      address: clone3 wants the lowest. 0: the parent's */
+	unsigned long stack_size;  /* accepted, not used */
+	unsigned long tls;	   /* for CLONE_SETTLS */
+};
+
+#ifdef __NR_clone4
+
+#ifndef SYS_clone4
+#define SYS_clone4 __NR_clone4
+#endif
+
+/* For who unwinds the child's stack, a debugger or an exception: it ends here. */
+#ifdef __GCC_HAVE_DWARF2_CFI_ASM
+#define __CLONE4_CHILD(pc, sp)				\
+	".cfi_remember_state\n\t"			\
+	".cfi_undefined " pc "\n\t"			\
+	".cfi_def_cfa " sp ", 0\n\t"
+#define __CLONE4_PARENT ".cfi_restore_state\n"
+#else
+#define __CLONE4_CHILD(pc, sp)
+#define __CLONE4_PARENT
+#endif
+
+/*
+ * The system call; it returns -errno for an error. With fn, the child calls it
+ * and exits. All that the child needs for this is in registers, which the kernel
+ * keeps: its stack is empty, and the parent's may be gone before the child runs.
+ */
+static __inline__ long __clone4(uint64_t flags, struct clone4_args *args,
+				size_t args_size, int (*fn)(void *), void *arg)
+{
+#if defined(__x86_64__)
+	/* On x32 the kernel takes all 64 bits of a pointer as well. */
+	register uint64_t r10 __asm__("r10") = (uintptr_t)args;
+	register uint64_t r8 __asm__("r8") = (uintptr_t)arg;
+	register uint64_t r9 __asm__("r9") = (uintptr_t)fn;
+	long ret;
+
+	__asm__ __volatile__(
+		"syscall\n\t"
+		"testl %%eax, %%eax\n\t"
+		"jnz 1f\n\t"
+		"testq %%r9, %%r9\n\t"
+		"jz 1f\n\t"
+		__CLONE4_CHILD("rip", "rsp")
+		"xorl %%ebp, %%ebp\n\t"
+		"andq $-16, %%rsp\n\t"
+		"movq %%r8, %%rdi\n\t"
+		"callq *%%r9\n\t"
+		"movl %%eax, %%edi\n\t"
+		"movl %[exit], %%eax\n\t"
+		"syscall\n\t"
+		__CLONE4_PARENT
+		"1:"
+		: "=a"(ret)
+		: "0"((long)__NR_clone4), "D"((unsigned)(flags >> 32)),
+		  "S"((unsigned)flags), "d"(args_size), "r"(r10), "r"(r8),
+		  "r"(r9), [exit] "i"(SYS_exit)
+		: "rcx", "r11", "cc", "memory");
+	return ret;
+#elif defined(__i386__)
+	/* No register is left for arg but ebp, which the compiler may need. */
+	const void *call[2];
+	const void **edi = call;
+	long ret;
+
+	call[0] = (const void *)(uintptr_t)fn;
+	call[1] = arg;
+	__asm__ __volatile__(
+		"pushl %%ebp\n\t"
+		"movl 4(%%edi), %%ebp\n\t"
+		"movl (%%edi), %%edi\n\t"
+		"int $0x80\n\t"
+		"testl %%eax, %%eax\n\t"
+		"jnz 1f\n\t"
+		"testl %%edi, %%edi\n\t"
+		"jz 1f\n\t"
+		__CLONE4_CHILD("eip", "esp")
+		"andl $-16, %%esp\n\t"
+		"subl $12, %%esp\n\t"
+		"pushl %%ebp\n\t"
+		"xorl %%ebp, %%ebp\n\t"
+		"calll *%%edi\n\t"
+		"movl %%eax, %%ebx\n\t"
+		"movl %[exit], %%eax\n\t"
+		"int $0x80\n\t"
+		__CLONE4_PARENT
+		"1:\n\t"
+		"popl %%ebp"
+		: "=a"(ret), "+D"(edi)
+		: "0"((long)__NR_clone4), "b"((unsigned)(flags >> 32)),
+		  "c"((unsigned)flags), "d"(args_size), "S"(args),
+		  [exit] "i"(SYS_exit)
+		: "cc", "memory");
+	return ret;
+#elif defined(__aarch64__)
+	register uint64_t x0 __asm__("x0") = flags >> 32;
+	register uint64_t x1 __asm__("x1") = (unsigned)flags;
+	register uint64_t x2 __asm__("x2") = args_size;
+	register uint64_t x3 __asm__("x3") = (uintptr_t)args;
+	register uint64_t x4 __asm__("x4") = (uintptr_t)arg;
+	register uint64_t x5 __asm__("x5") = (uintptr_t)fn;
+	register uint64_t x8 __asm__("x8") = __NR_clone4;
+
+	__asm__ __volatile__(
+		"svc #0\n\t"
+		"cbnz x0, 1f\n\t"
+		"cbz x5, 1f\n\t"
+		__CLONE4_CHILD("x30", "sp")
+		"mov x29, xzr\n\t"
+		"mov x6, sp\n\t"
+		"and sp, x6, #-16\n\t"
+		"mov x0, x4\n\t"
+		"blr x5\n\t"
+		"mov x8, %[exit]\n\t"
+		"svc #0\n\t"
+		__CLONE4_PARENT
+		"1:"
+		: "+r"(x0)
+		: "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5), "r"(x8),
+		  [exit] "i"(SYS_exit)
+		: "cc", "memory");
+	return (long)x0;
+#endif
+}
+
+/*
+ * clone4_available - does this kernel have clone4?
+ *
+ * Returns 1 or 0, and leaves errno alone. Ask before the first clone4: released
+ * kernels gave the numbers to userfaultfd(2), preadv2(2) and socket(2), which
+ * may well succeed with clone4's arguments.
+ *
+ * This call cannot succeed, here or there. clone4 looks at the args before the
+ * flags, so it says EFAULT; the others look at the first argument, which is wrong
+ * for each, and say anything but EFAULT.
+ */
+static __inline__ int clone4_available(void)
+{
+	return __clone4(~(uint64_t)0, (struct clone4_args *)-1L,
+			sizeof(unsigned long), NULL, NULL) == -EFAULT;
+}
+
+/*
+ * clone4 - make a child that goes on from here with a copy of the memory
+ *
+ * Returns the child's ID in the parent and 0 in the child; -1 with errno set if
+ * there is no child. args may be NULL if args_size is 0.
+ *
+ * Not with CLONE_VM, not even with CLONE_VFORK, and not with a stack_start: the
+ * child would return into frames that the parent uses, or that are not on its
+ * stack. That is what clone4_call is for.
+ */
+static __inline__ pid_t clone4(uint64_t flags, struct clone4_args *args,
+			       size_t args_size)
+{
+	long ret = __clone4(flags, args, args_size, NULL, NULL);
+
+	if (ret < 0) {
+		errno = (int)-ret;
+		return -1;
+	}
+	return (pid_t)ret;
+}
+
+/*
+ * clone4_call - make a child that calls fn(arg) on its own stack
+ *
+ * Returns the child's ID; -1 with errno set if there is no child. What fn returns
+ * is the exit status of the child: of this thread alone, with CLONE_THREAD.
+ *
+ * args->stack_start is needed, also for CLONE_VM|CLONE_VFORK: EINVAL without it.
+ * It is aligned down to 16 bytes. With CLONE_VM the stack must stay until the
+ * child has ended.
+ *
+ * With CLONE_VM and without CLONE_SETTLS the child has the parent's errno and
+ * other thread-local variables. Unless the parent waits (CLONE_VFORK), keep fn
+ * from calling the C library.
+ */
+static __inline__ pid_t clone4_call(uint64_t flags, struct clone4_args *args,
+				    size_t args_size, int (*fn)(void *),
+				    void *arg)
+{
+	long ret = -EINVAL;
+
+	if (fn && args && args_size >= offsetof(struct clone4_args, stack_size) &&
+	    args->stack_start)
+		ret = __clone4(flags, args, args_size, fn, arg);
+	if (ret < 0) {
+		errno = (int)-ret;
+		return -1;
+	}
+	return (pid_t)ret;
+}
+
+#undef __CLONE4_CHILD
+#undef __CLONE4_PARENT
+
+#endif /* __NR_clone4 */
+
+#endif /* _LINUX_CLONE4_H */

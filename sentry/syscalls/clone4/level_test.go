@@ -1,0 +1,44 @@
+package clone4
+
+import (
+	"strings"
+	"testing"
+)
+
+// Only the exact names are levels: a value that merely looks like one must not
+// switch clone4 on, nor off where its user counts on it.
+func TestParseLevel(t *testing.T) {
+	for s, want := range map[string]Level{"off": LevelOff, "on": LevelOn} {
+		got, err := ParseLevel(s)
+		if got != want || err != nil {
+			t.Errorf("ParseLevel(%q) = %v, %v, want %v", s, got, err, want)
+		}
+		if got.String() != s {
+			t.Errorf("Level %d is %q, want %q", got, got, s)
+		}
+	}
+	for _, s := range []string{"", "ON", "Off", " on", "on\n", "1", "true", "o", "on,off", "\x00"} {
+		got, err := ParseLevel(s)
+		if err == nil {
+			t.Errorf("ParseLevel(%q) = %v, want an error", s, got)
+			continue
+		}
+		if got != LevelOff {
+			t.Errorf("ParseLevel(%q) = %v beside the error, want off", s, got)
+		}
+		if !strings.Contains(err.Error(), "off, on") {
+			t.Errorf("ParseLevel(%q): %q does not say which levels there are", s, err)
+		}
+	}
+}
+
+// A sandbox may lower the operator's level, which is a comparison.
+func TestLevelOrder(t *testing.T) {
+	if LevelOff >= LevelOn {
+		t.Errorf("off is %d, on is %d: want off below on", LevelOff, LevelOn)
+	}
+	var zero Level
+	if zero != LevelOff {
+		t.Errorf("the zero level is %v, want off", zero)
+	}
+}
