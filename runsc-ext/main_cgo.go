@@ -7,6 +7,7 @@ package main
 
 import (
 	"fmt"
+	"hash/fnv"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,10 @@ func rebuild() error {
 	if err != nil {
 		return err
 	}
-	bin := filepath.Join(cache, "runsc-ext", "runsc-ext")
+	// One for each copy of the source.
+	hash := fnv.New64a()
+	hash.Write([]byte(file))
+	bin := filepath.Join(cache, "runsc-ext", fmt.Sprintf("%x", hash.Sum64()), "runsc-ext")
 	if _, err := os.Stat(bin); err != nil {
 		fmt.Fprintln(os.Stderr, "runsc-ext: building without cgo; this takes a minute or two the first time")
 	}
