@@ -30,3 +30,6 @@ var oddTLS = []uint64{1<<47 - 4097, 1<<56 - 4096, 1 << 56, 1 << 63, 1<<64 - 1}
 
 // validTLS returns whether tls can be a thread pointer.
 func validTLS(tls uint64) bool { return tls < 1<<47 }
+
+// forks are calls that make a child and take no arguments.
+var forks = []uintptr{unix.SYS_FORK, unix.SYS_VFORK}

@@ -23,3 +23,6 @@ var oddTLS = []uint64{1<<48 - 1, 1 << 48, 1 << 63, 1<<64 - 1}
 // validTLS returns whether tls can be a thread pointer. Linux takes any value for
 // TPIDR_EL0; gVisor takes addresses, by clone as well.
 func validTLS(tls uint64) bool { return tls < 1<<48 }
+
+// forks are calls that make a child and take no arguments.
+var forks []uintptr

@@ -11,8 +11,9 @@ import (
 )
 
 // TestOlderCalls protects that clone and clone3 keep their own idea of the flags
-// that clone4 refuses. It also passes on a kernel without clone4; stock runsc is
-// one that must say exactly the same.
+// that clone4 refuses, and that fork and vfork have none. It also passes on a kernel
+// without clone4, and its log says what came of each call: stock runsc must say the
+// same.
 func TestOlderCalls(t *testing.T) {
 	const (
 		pidfd         = linux.CLONE_PID
@@ -72,6 +73,16 @@ func TestOlderCalls(t *testing.T) {
 		}
 		if got != tc.clone || got3 != tc.clone3 {
 			t.Errorf("%s: clone: %s, want %s; clone3: %s, want %s", tc.name, got, tc.clone, got3, tc.clone3)
+		}
+	}
+	for _, nr := range forks {
+		s := newScript(t)
+		call := s.op(rawclone.Op{Trap: nr, Args: [6]uintptr{pidfd | detached | newcgroup, ^uintptr(0), 1}, Child: s.exiting(3).first})
+		wait, status := s.wait(call, 0)
+		s.run()
+		t.Logf("call %d: %s, wait status %#x", nr, errName(errno(call)), *status)
+		if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 3 {
+			t.Errorf("call %d: %d, wait4 %d, status %#x; want a child with exit status 3", nr, int(call.Ret), int(wait.Ret), *status)
 		}
 	}
 }
