@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	gvisorlinux "gvisor.dev/gvisor/pkg/abi/linux"
@@ -181,6 +182,8 @@ func InstallABIs() error {
 	for nr := range AMD64Low32.Table {
 		slots = append(slots, nr)
 	}
+	// A task that is restored in a slot's call must find the same slot.
+	slices.Sort(slots)
 
 	missing := AMD64.Missing
 	AMD64.Missing = func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
@@ -188,7 +191,10 @@ func InstallABIs() error {
 		if c.abi == nil {
 			return missing(t, sysno, args)
 		}
-		// There is no control to lose: sendToSlot has seen to that.
+		// There is no control to lose: sendToSlot has seen to that. But a tracer
+		// can have attached since. If it wants an event, the task is in that stop
+		// now, and goes on from it to the program: what is lost is the stop at the
+		// end of this call.
 		rval, _, err := c.call.Fn(t, uintptr(c.nr), c.abi.args(&t.Arch().StateData().Regs))
 		return rval, err
 	}
