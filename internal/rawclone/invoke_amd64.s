@@ -39,6 +39,8 @@ next:
 	JEQ  load
 	CMPQ AX, $-3
 	JEQ  sp
+	CMPQ AX, $-5
+	JEQ  jump
 	CMPQ ENTRY(R12), $0
 	JNE  int80
 	SYSCALL
@@ -81,3 +83,6 @@ load:
 sp:
 	MOVQ SP, AX
 	JMP  result
+
+jump:
+	JMP DI

@@ -48,6 +48,11 @@ const (
 	// TrapTLS puts the thread pointer into Ret: TPIDR_EL0. On amd64 ask
 	// arch_prctl(ARCH_GET_FS).
 	TrapTLS
+
+	// TrapJump jumps to the machine code at Args[0] and does not come back.
+	// Arguments are in the registers of a system call: the first in RDI. amd64
+	// only.
+	TrapJump
 )
 
 // Values of Op.Entry.

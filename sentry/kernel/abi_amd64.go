@@ -122,9 +122,7 @@ func lookup(t *kernel.Task, sysno uintptr) candidate {
 		return candidate{}
 	}
 	filtered := t.SeccompMode() != gvisorlinux.SECCOMP_MODE_NONE
-	if filtered && t.Tracer() != nil {
-		// Linux runs the filters on what a tracer makes of a call. gVisor runs
-		// them before, so these ways in are closed where both are there.
+	if filtered && !allowed(t, sysno) {
 		return candidate{}
 	}
 	// Numbers of the two overlap, on some platforms. What tells them apart on all
@@ -138,6 +136,20 @@ func lookup(t *kernel.Task, sysno uintptr) candidate {
 		return candidate{} // see I386
 	}
 	return byInt80
+}
+
+// allowed returns whether the seccomp filters of t allow the call that it is about
+// to make. gVisor has asked them before. But a tracer can have changed the number
+// since, and be gone: Linux asks them about what is called in the end.
+func allowed(t *kernel.Task, sysno uintptr) bool {
+	switch evaluateSyscallFilters(t, int32(sysno), t.Arch().SyscallArgs(), hostarch.Addr(t.Arch().IP())) & uint32(gvisorlinux.SECCOMP_RET_ACTION) {
+	case uint32(gvisorlinux.SECCOMP_RET_ALLOW):
+		return true
+	case uint32(gvisorlinux.SECCOMP_RET_TRACE):
+		return t.Tracer() != nil // which has had its say
+	default:
+		return false
+	}
 }
 
 // Calls that gVisor's table does not have go to its Missing function, which cannot

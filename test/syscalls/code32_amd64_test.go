@@ -1,0 +1,191 @@
+package syscalls
+
+import (
+	"encoding/binary"
+	"os"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// The program: machine code that calls clone4 in 32-bit code. RSI is the address of
+// its data at first, and EBP from then on. Of the segment registers, a 64-bit
+// process has only SS set up for data: what is not addressed by EBP or ESP faults
+// in 32-bit code.
+var (
+	enter32 = []byte{
+		0x89, 0xf5, //                                   mov %esi, %ebp
+		0x8b, 0x65, callerStack, //                      mov callerStack(%rbp), %esp
+		0xff, 0x6d, farTo32, //                          ljmp *farTo32(%rbp)
+	}
+
+	// call32 means the same in 64-bit code: see below.
+	call32 = []byte{
+		0x31, 0xdb, //                                   xor %ebx, %ebx
+		0x8b, 0x4d, callFlags, //                        mov callFlags(%ebp), %ecx
+		0xba, 20, 0, 0, 0, //                            mov $20, %edx
+		0x8d, 0x75, callArgs, //                         lea callArgs(%ebp), %esi
+		0xb8, 0x67, 1, 0, 0, //                          mov $359, %eax
+		0xcd, 0x80, //                                   int $0x80
+
+		0x31, 0xff, //                                   xor %edi, %edi
+		0x85, 0xc0, //                                   test %eax, %eax
+		0x75, 3, //                                      jnz 1f
+		0x83, 0xc7, sizeOfRecord, //                     add $sizeOfRecord, %edi
+		0x89, 0x44, 0x3d, records + recordEAX, //     1: mov %eax, records+recordEAX(%ebp, %edi)
+		0x89, 0x64, 0x3d, records + recordESP, //        mov %esp, records+recordESP(%ebp, %edi)
+		0x8c, 0x4c, 0x3d, records + recordCS, //         mov %cs, records+recordCS(%ebp, %edi)
+		0x8b, 0x45, childCS, //                          mov childCS(%ebp), %eax
+		0x89, 0x44, 0x3d, records + recordSeen, //       mov %eax, records+recordSeen(%ebp, %edi)
+		0xff, 0x6d, farTo64, //                          ljmp *farTo64(%ebp)
+	}
+
+	// The upper halves of registers are not defined after 32-bit code.
+	exit64 = []byte{
+		0x89, 0xed, //                                   mov %ebp, %ebp
+		0x89, 0xff, //                                   mov %edi, %edi
+		0x8b, 0x7c, 0x3d, records + recordEAX, //        mov records+recordEAX(%rbp, %rdi), %edi
+		0x85, 0xff, //                                   test %edi, %edi
+		0x74, 26, //                                     jz 1f
+		0x48, 0x8d, 0x75, waitStatus, //                 lea waitStatus(%rbp), %rsi
+		0xba, 0, 0, 0, 0x40, //                          mov $__WALL, %edx
+		0x45, 0x31, 0xd2, //                             xor %r10d, %r10d
+		0xb8, unix.SYS_WAIT4, 0, 0, 0, //                mov $SYS_wait4, %eax
+		0x0f, 0x05, //                                   syscall
+		0x89, 0x45, waitResult, //                       mov %eax, waitResult(%rbp)
+		0x31, 0xff, //                                   xor %edi, %edi
+		0xeb, 5, //                                      jmp 2f
+		0xbf, madeStatus, 0, 0, 0, //                1: mov $madeStatus, %edi
+		0xb8, unix.SYS_EXIT_GROUP, 0, 0, 0, //        2: mov $SYS_exit_group, %eax
+		0x0f, 0x05, //                                   syscall
+	}
+)
+
+const (
+	// Offsets in the program's data, of 32-bit words.
+	callerStack = 0
+	callFlags   = 4
+	callArgs    = 8
+	farTo32     = 28 // an offset and a segment, as the next
+	farTo64     = 36
+	records     = 44 // the caller's, then the child's
+	waitResult  = 76
+	waitStatus  = 80
+	sizeOfData  = 84
+
+	// What each puts down when its call has returned.
+	recordEAX    = 0
+	recordESP    = 4
+	recordCS     = 8
+	recordSeen   = 12 // childCS as it is by then
+	sizeOfRecord = 16
+	childCS      = records + sizeOfRecord + recordCS
+
+	cs32, cs64 = 0x23, 0x33
+	madeStatus = 9
+)
+
+// TestCode32 protects a call by 32-bit code: the child begins on the stack that it
+// was given, and natively in 32-bit code.
+//
+// In a sandbox 32-bit code is not what it is natively, for any call, and in stock
+// runsc: systrap goes on in 64-bit code whenever a task has been to the sentry, and
+// ptrace reads no number from a 32-bit call. On KVM there is no such segment.
+func TestCode32(t *testing.T) {
+	platform := os.Getenv(envSandbox)
+	switch platform {
+	case "", "systrap", "ptrace":
+	case "kvm":
+		t.Skip("no segment of 32-bit code at 0x23")
+	default:
+		t.Skipf("%s does not name the platform", envSandbox)
+	}
+	for _, tc := range []struct {
+		name    string
+		flags   uint64
+		stack   bool // give one
+		filter  *filter
+		native  string
+		systrap string
+	}{
+		{"fork", sigchld, false, nil, child, child},
+		{"fork, stack", sigchld, true, nil, child, child},
+		{"VFORK", linux.CLONE_VFORK | sigchld, false, nil, child, child},
+		{"VFORK VM", linux.CLONE_VFORK | linux.CLONE_VM | sigchld, true, nil, child, child},
+		{"VM", linux.CLONE_VM | sigchld, true, nil, child, child},
+		// In a sandbox no task with a filter has i386; see TestSeccomp.
+		{"filter that allows", sigchld, false, &filter{otherwise: retAllow}, child, enosys},
+		{"filter that allows, VFORK", linux.CLONE_VFORK | sigchld, false, &filter{otherwise: retAllow}, child, enosys},
+		{"filter that refuses", sigchld, false, &filter{[]rule{{archAMD64, 0, 1<<32 - 1, retAllow}}, retRefuse}, eperm, enosys},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			want, cs := tc.native, uint32(cs32)
+			switch platform {
+			case "systrap":
+				want, cs = tc.systrap, cs64
+			case "ptrace":
+				want = enosys
+			}
+
+			s := newScript(t)
+			code := memory(t, 1)
+			copy(code, slices.Concat(enter32, call32, exit64))
+			if err := unix.Mprotect(code, unix.PROT_READ|unix.PROT_EXEC); err != nil {
+				t.Fatal(err)
+			}
+			data := s.buffer(sizeOfData)
+			get := func(offset int) uint32 { return binary.LittleEndian.Uint32(data[offset:]) }
+			put := func(offset int, v ...uint32) {
+				if _, err := binary.Encode(data[offset:], binary.LittleEndian, v); err != nil {
+					t.Fatal(err)
+				}
+			}
+			callerESP := uint32(stackTop(memory(t, 1)))
+			childESP, stackStart := callerESP, uint32(0)
+			if tc.stack {
+				childESP = uint32(stackTop(memory(t, 1)))
+				stackStart = childESP
+			}
+			in32 := uint32(addr(code)) + uint32(len(enter32))
+			put(callerStack, callerESP)
+			put(callFlags, uint32(tc.flags))
+			put(callArgs, 0, 0, stackStart, 0, 0)
+			put(farTo32, in32, cs32)
+			put(farTo64, in32+uint32(len(call32)), cs64)
+			if tc.filter != nil {
+				s.install(*tc.filter, false)
+			}
+			s.sys(rawclone.TrapJump, addr(code), addr(data))
+			s.run()
+
+			type record struct{ eax, esp, cs uint32 }
+			recordAt := func(i int) record { return record{get(i + recordEAX), get(i + recordESP), get(i + recordCS)} }
+			caller, made := recordAt(records), recordAt(records+sizeOfRecord)
+			wantCaller, wantMade := record{caller.eax, callerESP, cs}, record{0, childESP, cs}
+			if want == child {
+				result, ws := get(waitResult), unix.WaitStatus(get(waitStatus))
+				if int32(caller.eax) <= 0 || result != caller.eax || ws.ExitStatus() != madeStatus {
+					t.Errorf("clone4 returned %#x, wait4 for it %#x with status %#x, want a child that exited with %d", caller.eax, result, ws, madeStatus)
+				}
+			} else {
+				wantMade = record{}
+				if got := errName(unix.Errno(-caller.eax)); got != want {
+					t.Errorf("clone4 returned %#x, want %s", caller.eax, want)
+				}
+			}
+			if caller != wantCaller {
+				t.Errorf("the caller's EAX, ESP and CS: %#x, want %#x", caller, wantCaller)
+			}
+			if made != wantMade {
+				t.Errorf("the child's EAX, ESP and CS: %#x, want %#x", made, wantMade)
+			}
+			if seen := get(records + recordSeen); tc.flags&linux.CLONE_VFORK != 0 && seen != wantMade.cs {
+				t.Errorf("with CLONE_VFORK the caller went on before its child had ended")
+			}
+		})
+	}
+}

@@ -1,0 +1,1042 @@
+package syscalls
+
+// Tests of a task under a tracer: which stops it makes, in which order, and that it
+// comes out of each of them. A call that loses a stop, or begins one in another, ends
+// a whole sandbox.
+//
+// What is expected here is what Linux does. clone(2) is a row of every table, for what
+// a failure means: where clone fails as well, gVisor differs and not clone4. Known, and
+// left out of the tables:
+//
+//   - At an event stop, RAX is -ENOSYS on Linux and the child's ID in gVisor.
+//   - orig_rax of a call by INT $0x80; see sandboxI386.
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// Places in struct user, for PTRACE_PEEKUSER.
+const (
+	userR10     = 7 * 8
+	userRAX     = 10 * 8
+	userRCX     = 11 * 8
+	userRDX     = 12 * 8
+	userRSI     = 13 * 8
+	userRDI     = 14 * 8
+	userOrigRAX = 15 * 8
+)
+
+// patience is how long a tracer waits for what comes next. Nothing that is waited for
+// here takes time.
+const patience = 20 * time.Second
+
+// noReturnYet is in RAX at a syscall-entry stop.
+const noReturnYet = ^uintptr(unix.ENOSYS) + 1
+
+// sandboxI386 is what some platforms of gVisor add to the number of an INT $0x80
+// where a tracer sees it, also of calls that gVisor itself has.
+const sandboxI386 = 0x86000000
+
+// tracedCall is a way to make a child that a tracer looks at.
+type tracedCall struct {
+	name string
+	abi  *abi    // nil for clone(2)
+	rax  uintptr // what the caller puts there
+
+	// Where flags_low and args are in struct user.
+	flags, args uintptr
+}
+
+func (c *tracedCall) int80() bool { return c.abi != nil && c.abi.entry == rawclone.Int80 }
+
+// getpid returns the number of getpid(2) for the same instruction.
+func (c *tracedCall) getpid() uintptr {
+	if c.int80() {
+		return 20
+	}
+	return unix.SYS_GETPID
+}
+
+// shows returns whether orig_rax is what a tracer has to see after the instruction
+// with rax.
+func (c *tracedCall) shows(orig, rax uintptr) bool {
+	if !c.int80() {
+		return orig == rax
+	}
+	rax = uintptr(uint32(rax))
+	return orig == rax || os.Getenv(envSandbox) != "" && orig == rax+sandboxI386
+}
+
+// tracedCalls returns a call for each ABI, and clone(2).
+func tracedCalls() []*tracedCall {
+	calls := []*tracedCall{{name: "clone", rax: unix.SYS_CLONE, flags: userRDI, args: userRSI}}
+	for i := range abis {
+		c := &tracedCall{name: abis[i].name, abi: &abis[i], rax: abis[i].nr, flags: userRSI, args: userR10}
+		if c.int80() {
+			c.flags, c.args = userRCX, userRSI
+		}
+		calls = append(calls, c)
+	}
+	return calls
+}
+
+// uncleanCalls returns a call for each ABI, with garbage in the upper half of RAX.
+func uncleanCalls() []*tracedCall {
+	calls := tracedCalls()[1:]
+	for _, c := range calls {
+		c.name += " unclean"
+		c.rax |= 0xdeadbeef << 32
+	}
+	return calls
+}
+
+// op returns the operation that makes the call.
+func (c *tracedCall) op(s *script, flags, stack uint64, tid *uintptr, child *list) rawclone.Op {
+	if c.abi == nil {
+		return rawclone.Op{Trap: c.rax, Child: child.first, Args: [6]uintptr{uintptr(flags), uintptr(stack), rawclone.Addr(tid), rawclone.Addr(tid)}}
+	}
+	args := s.encode(c.abi, linux.Clone4Args{StackStart: stack, Ptid: uint64(rawclone.Addr(tid)), Ctid: uint64(rawclone.Addr(tid))})
+	return rawclone.Op{Trap: c.rax, Entry: c.abi.entry, Child: child.first, Args: [6]uintptr{0, uintptr(flags), c.abi.size(), args}}
+}
+
+// Ways in which a tracer gets its tracee.
+const (
+	traceme = "TRACEME"
+	attach  = "ATTACH"
+	seize   = "SEIZE"
+)
+
+// tracing is a tracee and all there is to know of it. Its tracer is the thread of
+// the test.
+type tracing struct {
+	t    *testing.T
+	s    *script
+	call *tracedCall
+	way  string
+
+	fork     *rawclone.Op // makes the tracee
+	op       *rawclone.Op // the traced call
+	join     *rawclone.Op // waits for the child
+	status   *uintptr     // is the child's, by join
+	after    *uintptr     // 1 when the tracee has gone on after the call
+	ran      *uintptr     // 1 when the child is about to end
+	gate     [2]int       // a pipe: what the tracee waits for before the call
+	peeked   *uintptr
+	isThread bool
+	good     uintptr
+
+	// Of one run:
+	tracee, child *task
+	attached      bool     // an event says that child is a tracee
+	event         uintptr  // message of the last event
+	poked         *uintptr // what the tracer put into orig_rax
+	pokedLate     bool     // that was after the child had its own
+	problems      []string
+}
+
+// task is a task that the tracer sees.
+type task struct {
+	pid             int
+	inCall          bool // its next syscall stop is that at the exit
+	first           bool // it has stopped once
+	ended, detached bool
+	stops           string // all that happened to it, each with a space behind
+}
+
+// The tracee, and its child, end with these.
+const (
+	traceeStatus = 6
+	childStatus  = 5
+)
+
+// newTracing prepares a script: it waits to be let go, makes a child by c, waits
+// for it and ends.
+func newTracing(t *testing.T, way string, c *tracedCall, flags uint64, ownStack bool) *tracing {
+	t.Helper()
+	s := newScript(t)
+	tr := &tracing{t: t, s: s, call: c, way: way, isThread: flags&linux.CLONE_THREAD != 0}
+	tr.after, tr.ran, tr.peeked = s.p.Word(), s.p.Word(), s.p.Word()
+	if err := unix.Pipe(tr.gate[:]); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.Close(tr.gate[0])
+		unix.Close(tr.gate[1])
+		for _, p := range []*task{tr.tracee, tr.child} {
+			if p != nil && !p.ended && !p.detached {
+				unix.Kill(p.pid, unix.SIGKILL)
+				for err := error(nil); err == nil || err == unix.EINTR; {
+					_, err = unix.Wait4(p.pid, nil, unix.WALL, nil)
+				}
+			}
+		}
+	})
+
+	child := s.newList()
+	child.sys(rawclone.TrapStore, tr.ran, 1)
+	if tr.isThread {
+		// The status of a thread may be told as that of its process.
+		child.sys(unix.SYS_EXIT, traceeStatus)
+	} else {
+		child.exit(childStatus)
+	}
+
+	if way == traceme {
+		me := s.sys(unix.SYS_GETPID)
+		s.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+		s.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+	}
+	s.sys(unix.SYS_READ, tr.gate[0], s.p.Word(), 1)
+	var stack uint64
+	if ownStack {
+		stack = stackTop(memory(t, 1))
+	}
+	tid := s.p.Word()
+	if tr.isThread {
+		flags |= linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_CLEARTID
+	}
+	tr.op = s.op(c.op(s, flags, stack, tid, child))
+	s.sys(rawclone.TrapStore, tr.after, 1)
+	if tr.isThread {
+		tr.status = s.p.Word()
+		tr.join = s.sys(unix.SYS_FUTEX, tid, 0 /* FUTEX_WAIT */, tr.op, 0)
+	} else {
+		tr.join, tr.status = s.wait(tr.op, unix.WALL)
+	}
+	s.exit(traceeStatus)
+	tr.fork = s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first})
+	return tr
+}
+
+// ptrace is ptrace(2).
+func ptrace(request, pid int, addr, data uintptr) syscall.Errno {
+	_, _, e := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), addr, data, 0, 0)
+	return e
+}
+
+func (tr *tracing) ptrace(request, pid int, addr, data uintptr) {
+	tr.t.Helper()
+	if e := ptrace(request, pid, addr, data); e != 0 {
+		tr.t.Fatalf("ptrace(%#x, %d, %#x, %#x): %v; stops so far: %v", request, pid, addr, data, e, tr.tracee.stops)
+	}
+}
+
+func (tr *tracing) peek(pid int, addr uintptr) uintptr {
+	tr.t.Helper()
+	tr.ptrace(unix.PTRACE_PEEKUSR, pid, addr, rawclone.Addr(tr.peeked))
+	return *tr.peeked
+}
+
+func (tr *tracing) poke(pid int, addr, data uintptr) {
+	tr.t.Helper()
+	tr.ptrace(unix.PTRACE_POKEUSR, pid, addr, data)
+}
+
+func (tr *tracing) problem(format string, args ...any) {
+	tr.problems = append(tr.problems, fmt.Sprintf(format, args...))
+}
+
+// begin makes the tracee, attaches to it with options and lets it run into the
+// call. With PTRACE_CONT as request it does not stop before an event there; with
+// others, it is request that it was resumed by last before the call.
+func (tr *tracing) begin(options, request int) {
+	tr.t.Helper()
+	*tr.after, *tr.ran, *tr.status = 0, 0, 0
+	tr.child, tr.attached, tr.event, tr.poked, tr.problems = nil, false, 0, nil, nil
+	options |= unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACESYSGOOD
+
+	pid, e := rawclone.Do(tr.fork)
+	if e != 0 {
+		tr.t.Fatalf("making the tracee: %v", e)
+	}
+	tr.tracee = &task{pid: int(pid)}
+	stopped := "SIGSTOP"
+	switch tr.way {
+	case attach:
+		tr.ptrace(unix.PTRACE_ATTACH, tr.tracee.pid, 0, 0)
+	case seize:
+		tr.ptrace(unix.PTRACE_SEIZE, tr.tracee.pid, 0, uintptr(options))
+		if request == cont {
+			tr.open()
+			return
+		}
+		tr.ptrace(unix.PTRACE_INTERRUPT, tr.tracee.pid, 0, 0)
+		stopped = "STOP"
+	}
+	tr.must(stopped)
+	if tr.way != seize {
+		tr.ptrace(unix.PTRACE_SETOPTIONS, tr.tracee.pid, 0, uintptr(options))
+	}
+	tr.open()
+	tr.tracee.stops = ""
+	if request == cont {
+		tr.resume(tr.tracee, request)
+		return
+	}
+	// It may have been in the read already, and begins it again.
+	tr.resume(tr.tracee, step)
+	tr.must("read>")
+	tr.resume(tr.tracee, step)
+	tr.must("read<")
+	tr.tracee.stops = ""
+	tr.resume(tr.tracee, request)
+}
+
+// open lets the tracee make the call.
+func (tr *tracing) open() {
+	if _, err := unix.Write(tr.gate[1], []byte{0}); err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+// must waits for a stop of the tracee that has to come.
+func (tr *tracing) must(want string) {
+	tr.t.Helper()
+	if _, got := tr.wait(tr.tracee.pid); got != want {
+		tr.t.Fatalf("the tracee stopped with %s, want %s", got, want)
+	}
+}
+
+// wait waits for what happens next to the task pid, or to any if -1, and tells what.
+func (tr *tracing) wait(pid int) (*task, string) {
+	tr.t.Helper()
+	late := time.AfterFunc(patience, func() {
+		// Nothing happens any more. This ends the wait.
+		unix.Kill(tr.tracee.pid, unix.SIGKILL)
+		if pid > 0 {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+	var ws unix.WaitStatus
+	var err error
+	for {
+		pid, err = unix.Wait4(pid, &ws, unix.WALL, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if !late.Stop() {
+		tr.t.Fatalf("nothing happened any more; stops of the tracee: %v", tr.tracee.stops)
+	}
+	if err != nil {
+		tr.t.Fatalf("wait4: %v; stops of the tracee: %v", err, tr.tracee.stops)
+	}
+	p := tr.tracee
+	if pid != p.pid {
+		if tr.child == nil {
+			tr.child = &task{pid: pid}
+		}
+		if p = tr.child; pid != p.pid {
+			tr.t.Fatalf("there is a second child")
+		}
+	}
+	stop := tr.name(p, ws)
+	p.stops += stop + " "
+	return p, stop
+}
+
+// name returns a name for what happened to p, and looks at its registers.
+func (tr *tracing) name(p *task, ws unix.WaitStatus) string {
+	tr.t.Helper()
+	switch {
+	case ws.Exited():
+		p.ended = true
+		return fmt.Sprintf("=%d", ws.ExitStatus())
+	case ws.Signaled():
+		p.ended = true
+		return unix.SignalName(ws.Signal())
+	case !ws.Stopped():
+		return fmt.Sprintf("%#x", uint32(ws))
+	}
+	isSyscall := ws.StopSignal() == unix.SIGTRAP|0x80 && ws>>16 == 0
+	of := tr.callName(p, tr.peek(p.pid, userOrigRAX))
+	if p == tr.child && p.stops == "" {
+		if rax := tr.peek(p.pid, userRAX); rax != 0 {
+			tr.problem("RAX of the child is %#x", rax)
+		}
+		if of != "call" {
+			tr.problem("orig_rax of the child is that of %s", of)
+		}
+	}
+	if isSyscall {
+		p.inCall = !p.inCall
+		rax := tr.peek(p.pid, userRAX)
+		if p.inCall {
+			if rax != noReturnYet {
+				tr.problem("RAX at entry to %s is %#x", of, rax)
+			}
+			return of + ">"
+		}
+		if of == "call" && int(rax) > 0 {
+			if tr.event != 0 && rax != tr.event {
+				tr.problem("RAX at the exit is %d, event message was %d", rax, tr.event)
+			}
+			if tr.child != nil && int(rax) != tr.child.pid {
+				tr.problem("RAX at the exit is %d, the child is %d", rax, tr.child.pid)
+			}
+		}
+		if of == "call" && *tr.after != 0 {
+			tr.problem("the tracee ran on before the exit stop")
+		}
+		return of + "<"
+	}
+	if ws.StopSignal() != unix.SIGTRAP {
+		return unix.SignalName(ws.StopSignal())
+	}
+	event, ok := map[unix.WaitStatus]string{
+		unix.PTRACE_EVENT_CLONE:      "CLONE",
+		unix.PTRACE_EVENT_FORK:       "FORK",
+		unix.PTRACE_EVENT_VFORK:      "VFORK",
+		unix.PTRACE_EVENT_VFORK_DONE: "DONE",
+		unix.PTRACE_EVENT_STOP:       "STOP",
+	}[ws>>16]
+	if !ok {
+		return fmt.Sprintf("%#x", uint32(ws))
+	}
+	if event == "STOP" {
+		return event
+	}
+	if of != "call" {
+		tr.problem("orig_rax at %s is that of %s", event, of)
+	}
+	p.inCall = true
+	tr.attached = tr.attached || isEvent(event)
+	tr.ptrace(unix.PTRACE_GETEVENTMSG, p.pid, 0, rawclone.Addr(tr.peeked))
+	if tr.event != 0 && *tr.peeked != tr.event {
+		tr.problem("message of %s is %d, was %d", event, *tr.peeked, tr.event)
+	}
+	tr.event = *tr.peeked
+	if tr.child != nil && int(tr.event) != tr.child.pid {
+		tr.problem("message of %s is %d, the child is %d", event, tr.event, tr.child.pid)
+	}
+	if event == "DONE" && *tr.ran != 1 {
+		tr.problem("the child had not run at %s", event)
+	}
+	return event
+}
+
+// callName returns a name for what is in orig_rax of p.
+func (tr *tracing) callName(p *task, orig uintptr) string {
+	if poked := tr.poked; poked != nil && (p == tr.tracee || !tr.pokedLate) {
+		if orig == *poked {
+			return "call"
+		}
+	} else if tr.call.shows(orig, tr.call.rax) {
+		return "call"
+	}
+	if tr.call.shows(orig, tr.call.getpid()) {
+		return "getpid"
+	}
+	switch orig {
+	case unix.SYS_READ:
+		return "read"
+	case unix.SYS_WAIT4, unix.SYS_FUTEX:
+		return "join"
+	case unix.SYS_EXIT, unix.SYS_EXIT_GROUP:
+		return "exit"
+	}
+	return fmt.Sprintf("%#x", orig)
+}
+
+// Requests by which a task is resumed.
+const (
+	cont   = unix.PTRACE_CONT
+	step   = unix.PTRACE_SYSCALL
+	emu    = unix.PTRACE_SYSEMU
+	detach = unix.PTRACE_DETACH
+	kill   = -1 // no request: SIGKILL
+)
+
+// resume lets a task go on.
+func (tr *tracing) resume(p *task, request int) {
+	tr.t.Helper()
+	switch request {
+	case kill:
+		if err := unix.Kill(p.pid, unix.SIGKILL); err != nil {
+			tr.t.Fatal(err)
+		}
+		return
+	case detach:
+		p.detached = true
+	case cont, emu:
+		p.inCall = false
+	}
+	tr.ptrace(request, p.pid, 0, 0)
+}
+
+// finish lets all go on until the end. At each stop, how says by which request.
+func (tr *tracing) finish(how func(p *task, stop string) int) {
+	tr.t.Helper()
+	for !tr.tracee.ended || tr.attached && tr.child == nil || tr.child != nil && !tr.child.ended && !tr.child.detached {
+		if p, stop := tr.wait(-1); !p.ended {
+			tr.resume(p, how(p, stop))
+		}
+	}
+}
+
+// check reports an error if the stops or the results are not as expected: the names
+// of the stops, with a space between. A child that is not traced has none.
+func (tr *tracing) check(what, tracee, child string) {
+	tr.t.Helper()
+	got, gotChild := strings.TrimSpace(tr.tracee.stops), ""
+	if tr.child != nil {
+		gotChild = strings.TrimSpace(tr.child.stops)
+	}
+	if got != tracee || gotChild != child {
+		tr.t.Errorf("%s:\n\tthe tracee: %s\n\t      want: %s\n\t its child: %s\n\t      want: %s", what, got, tracee, gotChild, child)
+	}
+	for _, p := range tr.problems {
+		tr.t.Errorf("%s: %s", what, p)
+	}
+}
+
+// checkChild reports an error if the call has not made a child that ran, or gave
+// another ID than the tracer saw.
+func (tr *tracing) checkChild(what string) {
+	tr.t.Helper()
+	if e := errno(tr.op); e != 0 || *tr.ran != 1 || *tr.after != 1 {
+		tr.t.Errorf("%s: the call: %s, the child ran: %d, the tracee went on: %d", what, errName(e), *tr.ran, *tr.after)
+	}
+	if tr.event != 0 && tr.op.Ret != tr.event || tr.child != nil && int(tr.op.Ret) != tr.child.pid {
+		tr.t.Errorf("%s: the call gave %d, the event message was %d, the child is %v", what, tr.op.Ret, tr.event, tr.child)
+	}
+	if !tr.isThread && (tr.join.Ret != tr.op.Ret || *tr.status != childStatus<<8) {
+		tr.t.Errorf("%s: the wait for child %d gave %d and status %#x", what, tr.op.Ret, int(tr.join.Ret), *tr.status)
+	}
+}
+
+// asTracer runs f as a subtest that may be a tracer: on one thread, which ends if the
+// test ends early, and with it all tracees.
+func asTracer(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		runtime.LockOSThread()
+		f(t)
+		runtime.UnlockOSThread()
+	})
+}
+
+const (
+	ptraced  = linux.CLONE_PTRACE
+	untraced = linux.CLONE_UNTRACED
+	vfork    = linux.CLONE_VFORK | sigchld
+	vforkVM  = linux.CLONE_VFORK | linux.CLONE_VM | sigchld
+)
+
+// eventOptions are all options for events of calls that make children.
+const eventOptions = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEVFORKDONE
+
+// TestTracedSteps protects what a tracer sees that steps from system call to system
+// call: an entry stop, the events that it has asked for, one exit stop, and the same
+// of the calls that follow; and of a child that becomes its tracee, all from its
+// first moment on.
+func TestTracedSteps(t *testing.T) {
+	options := []struct {
+		name string
+		bits int
+	}{
+		{"none", 0},
+		{"CLONE", unix.PTRACE_O_TRACECLONE},
+		{"FORK", unix.PTRACE_O_TRACEFORK},
+		{"VFORK", unix.PTRACE_O_TRACEVFORK},
+		{"DONE", unix.PTRACE_O_TRACEVFORKDONE},
+		{"all", eventOptions},
+	}
+	const own = true
+	tests := []struct {
+		flags    uint64
+		ownStack bool
+		events   string // by options
+		always   bool   // the child is a tracee without an event too
+	}{
+		//                                 none CLONE FORK VFORK DONE all
+		{sigchld, false, "                 -    -     FORK -     -    FORK", false},
+		{sigchld | untraced, false, "      -    -     -    -     -    -", false},
+		{sigchld | ptraced, false, "       -    -     FORK -     -    FORK", true},
+		{0, false, "                       -    CLONE -    -     -    CLONE", false},
+		{untraced, false, "                -    -     -    -     -    -", false},
+		{ptraced, false, "                 -    CLONE -    -     -    CLONE", true},
+		{threadFlags, own, "               -    CLONE -    -     -    CLONE", false},
+		{threadFlags | untraced, own, "    -    -     -    -     -    -", false},
+		{threadFlags | ptraced, own, "     -    CLONE -    -     -    CLONE", true},
+		{vfork, false, "                   -    -     -    VFORK DONE VFORK+DONE", false},
+		{vfork | untraced, false, "        -    -     -    -     DONE DONE", false},
+		{vfork | ptraced, false, "         -    -     -    VFORK DONE VFORK+DONE", true},
+		{vforkVM, own, "                   -    -     -    VFORK DONE VFORK+DONE", false},
+		{vforkVM | untraced, own, "        -    -     -    -     DONE DONE", false},
+		{vforkVM | ptraced, own, "         -    -     -    VFORK DONE VFORK+DONE", true},
+	}
+	run := func(t *testing.T, way string, c *tracedCall, all bool) {
+		for _, tc := range tests {
+			tr := newTracing(t, way, c, tc.flags, tc.ownStack)
+			for i, events := range strings.Fields(tc.events) {
+				if !all && i != 0 && options[i].bits != eventOptions {
+					continue
+				}
+				tracee, child := "call> "+strings.NewReplacer("-", "", "+", " ").Replace(events)+" call< join> join< exit> =6", ""
+				tracee = strings.Join(strings.Fields(tracee), " ")
+				event := isEvent(strings.TrimSuffix(events, "+DONE"))
+				if event || tc.always {
+					child = firstStop(way) + " exit> =5"
+					if tr.isThread {
+						child = firstStop(way) + " exit> =6"
+					}
+				}
+				for _, childFirst := range []bool{false, true} {
+					if childFirst && (!event || options[i].bits != eventOptions) {
+						continue
+					}
+					tr.begin(options[i].bits, step)
+					tr.finish(func(p *task, stop string) int {
+						if childFirst && isEvent(stop) {
+							tr.endChild()
+						}
+						return step
+					})
+					what := fmt.Sprintf("flags %#x, options %s, child first: %v", tc.flags, options[i].name, childFirst)
+					tr.check(what, tracee, child)
+					tr.checkChild(what)
+				}
+			}
+		}
+	}
+	for _, way := range ways(traceme, attach, seize) {
+		for _, c := range tracedCalls() {
+			asTracer(t, way+" "+c.name, func(t *testing.T) { run(t, way, c, way == traceme && !testing.Short()) })
+		}
+	}
+	for _, c := range uncleanCalls() {
+		asTracer(t, traceme+" "+c.name, func(t *testing.T) { run(t, traceme, c, false) })
+	}
+}
+
+// ways returns the ways to try: in an emulated machine, where this is slow, the first.
+func ways(all ...string) []string {
+	if testing.Short() {
+		return all[:1]
+	}
+	return all
+}
+
+// firstStop returns the first stop of a child that is a tracee from the beginning.
+func firstStop(way string) string {
+	if way == seize {
+		return "STOP"
+	}
+	return "SIGSTOP"
+}
+
+// endChild lets a child run to its end, step by step, while the tracee is at an event.
+func (tr *tracing) endChild() {
+	tr.t.Helper()
+	for tr.child == nil || !tr.child.ended {
+		if p, _ := tr.wait(int(tr.event)); !p.ended {
+			tr.resume(p, step)
+		}
+	}
+	if *tr.after != 0 {
+		tr.problem("the tracee ran on from an event stop")
+	}
+}
+
+// isEvent returns whether at this stop there is a child that is a tracee too.
+func isEvent(stop string) bool { return stop == "CLONE" || stop == "FORK" || stop == "VFORK" }
+
+// TestTracedResumed protects that a tracee comes out of each stop in each way in
+// which a tracer can let it go on, or end it.
+func TestTracedResumed(t *testing.T) {
+	tests := []struct {
+		flags uint64
+
+		// What resumes the tracee on its way into the call, and what does from a
+		// stop on.
+		first int
+		then  map[string]int
+
+		child  int // what resumes the child
+		stops  string
+		childs string // first is its first stop
+		made   bool   // there is a child at all
+	}{
+		// Events only.
+		{sigchld, cont, nil, cont, "FORK =6", "first =5", true},
+		{0, cont, nil, cont, "CLONE =6", "first =5", true},
+		{vfork, cont, nil, cont, "VFORK DONE =6", "first =5", true},
+		{vfork | untraced, cont, nil, cont, "DONE =6", "", true},
+
+		// An event in the middle of a call is followed by the exit.
+		{sigchld, cont, map[string]int{"FORK": step}, cont, "FORK call< join> join< exit> =6", "first =5", true},
+		{vfork, cont, map[string]int{"VFORK": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", true},
+		{vfork, cont, map[string]int{"DONE": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", true},
+		{sigchld, cont, map[string]int{"FORK": step, "call<": cont}, step, "FORK call< =6", "first exit> =5", true},
+		{sigchld, step, map[string]int{"call>": cont}, cont, "call> FORK =6", "first =5", true},
+		{sigchld, step, map[string]int{"FORK": cont}, cont, "call> FORK =6", "first =5", true},
+		{vfork, step, map[string]int{"VFORK": cont}, cont, "call> VFORK DONE =6", "first =5", true},
+		{vfork, step, map[string]int{"VFORK": cont, "DONE": step}, cont, "call> VFORK DONE call< join> join< exit> =6", "first =5", true},
+
+		// The tracer lets go of it, and of the child.
+		{sigchld, step, map[string]int{"call>": detach}, detach, "call> =6", "", true},
+		{vfork, step, map[string]int{"call>": detach}, detach, "call> =6", "", true},
+		{sigchld, step, map[string]int{"FORK": detach}, detach, "call> FORK =6", "first", true},
+		{vfork, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", true},
+		{vforkVM, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", true},
+		{vfork, step, map[string]int{"DONE": detach}, cont, "call> VFORK DONE =6", "first =5", true},
+		{vfork | untraced, step, map[string]int{"DONE": detach}, cont, "call> DONE =6", "", true},
+		{sigchld, step, map[string]int{"call<": detach}, cont, "call> FORK call< =6", "first =5", true},
+		{sigchld, cont, map[string]int{"FORK": detach}, detach, "FORK =6", "first", true},
+		{vfork, cont, map[string]int{"VFORK": detach}, detach, "VFORK =6", "first", true},
+		{vfork, cont, map[string]int{"VFORK": detach}, cont, "VFORK =6", "first =5", true},
+
+		// Somebody kills it.
+		{sigchld, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", false},
+		{vfork, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", false},
+		{sigchld, step, map[string]int{"FORK": kill}, cont, "call> FORK SIGKILL", "first =5", true},
+		{vfork, step, map[string]int{"VFORK": kill}, cont, "call> VFORK SIGKILL", "first =5", true},
+		{vfork, cont, map[string]int{"VFORK": kill}, cont, "VFORK SIGKILL", "first =5", true},
+		{vfork, step, map[string]int{"DONE": kill}, cont, "call> VFORK DONE SIGKILL", "first =5", true},
+		{vfork | untraced, step, map[string]int{"DONE": kill}, cont, "call> DONE SIGKILL", "", true},
+		{sigchld, step, map[string]int{"call<": kill}, cont, "call> FORK call< SIGKILL", "first =5", true},
+
+		// The tracer makes the calls itself.
+		{sigchld, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", false},
+		{vfork, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", false},
+		{sigchld, emu, map[string]int{"call>": cont}, cont, "call> =6", "", false},
+		{sigchld, emu, map[string]int{"join>": step}, cont, "call> join> join< exit> =6", "", false},
+		{vfork, emu, map[string]int{"join>": cont}, cont, "call> join> =6", "", false},
+		{sigchld, step, map[string]int{"call>": emu, "join>": cont}, cont, "call> FORK join> =6", "first =5", true},
+		{vfork, step, map[string]int{"VFORK": emu, "join>": cont}, cont, "call> VFORK DONE join> =6", "first =5", true},
+		{vfork, cont, map[string]int{"DONE": emu, "join>": step}, cont, "VFORK DONE join> join< exit> =6", "first =5", true},
+	}
+	for _, way := range ways(traceme, seize) {
+		for _, c := range tracedCalls() {
+			asTracer(t, way+" "+c.name, func(t *testing.T) {
+				for _, tc := range tests {
+					tr := newTracing(t, way, c, tc.flags, tc.flags&linux.CLONE_VM != 0)
+					tr.begin(eventOptions, tc.first)
+					request := tc.first
+					tr.finish(func(p *task, stop string) int {
+						if p == tr.child {
+							return tc.child
+						}
+						if r, ok := tc.then[stop]; ok {
+							request = r
+						}
+						return request
+					})
+					what := fmt.Sprintf("flags %#x, by request %d, then %v", tc.flags, tc.first, tc.then)
+					tr.check(what, tc.stops, strings.Replace(tc.childs, "first", firstStop(way), 1))
+					switch whole := strings.HasSuffix(tc.stops, "=6") && !strings.Contains(fmt.Sprint(tc.then), "join>"); {
+					case tc.made && whole:
+						tr.checkChild(what)
+					case tc.made && *tr.ran != 1:
+						tr.t.Errorf("%s: the child did not run", what)
+					case !tc.made && *tr.ran != 0:
+						tr.t.Errorf("%s: there was a child", what)
+					case !tc.made && whole && errno(tr.op) != unix.ENOSYS:
+						tr.t.Errorf("%s: the call: %s, want ENOSYS", what, errName(errno(tr.op)))
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestTracedChanged protects that what a tracer changes at the entry of a call is
+// what is called, with all stops that belong to that; and that changes at a later
+// stop come too late.
+func TestTracedChanged(t *testing.T) {
+	// number makes the call another one, of the same instruction.
+	number := func(tr *tracing, nr uintptr) {
+		now := tr.peek(tr.tracee.pid, userOrigRAX)
+		if tr.call.int80() && now >= sandboxI386 {
+			nr += sandboxI386
+		}
+		tr.poked, tr.pokedLate = &nr, tr.attached
+		tr.poke(tr.tracee.pid, userOrigRAX, nr)
+	}
+	// none makes it none.
+	none := func(tr *tracing) {
+		nr := ^uintptr(0)
+		tr.poked, tr.pokedLate = &nr, tr.attached
+		tr.poke(tr.tracee.pid, userOrigRAX, nr)
+	}
+	flags := func(flags uint64) func(tr *tracing) {
+		return func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.flags, uintptr(flags)) }
+	}
+	toCall := func(tr *tracing) { number(tr, tr.call.rax) }
+	const (
+		forks  = " FORK call< join> join< exit> =6"
+		vforks = " VFORK DONE call< join> join< exit> =6"
+		fails  = " call< join> join< exit> =6"
+	)
+	type test struct {
+		name   string
+		flags  uint64
+		op     func(tr *tracing) // changes the operation
+		at     string            // the stop at which
+		change func(tr *tracing) // is made
+		stops  string
+		want   syscall.Errno // 0: there is a child
+	}
+	getpid := func(tr *tracing) { tr.op.Trap = tr.call.getpid() }
+	all := []test{
+		{"getpid to the call", sigchld, getpid, "getpid>", toCall, "getpid>" + forks, 0},
+		{"getpid to the call, vfork", vfork, getpid, "getpid>", toCall, "getpid>" + vforks, 0},
+		{"the call to -1", sigchld, nil, "call>", none, "call>" + fails, unix.ENOSYS},
+		{"the call to -1, vfork", vfork, nil, "call>", none, "call>" + fails, unix.ENOSYS},
+		{"fork to vfork", sigchld, nil, "call>", flags(vfork), "call>" + vforks, 0},
+		{"vfork to fork", vfork, nil, "call>", flags(sigchld), "call>" + forks, 0},
+		{"fork to clone", sigchld, nil, "call>", flags(0), "call> CLONE call< join> join< exit> =6", 0},
+		{"fork to UNTRACED", sigchld, nil, "call>", flags(sigchld | untraced), "call>" + fails, 0},
+		{"fork to vfork at the event", sigchld, nil, "FORK", flags(vfork), "call>" + forks, 0},
+		{"vfork to fork at the event", vfork, nil, "VFORK", flags(sigchld), "call>" + vforks, 0},
+		{"the call to getpid at the event", sigchld, nil, "FORK", func(tr *tracing) { number(tr, tr.call.getpid()) }, "call>" + forks, 0},
+		{"the call to getpid at the event, vfork", vfork, nil, "VFORK", func(tr *tracing) { number(tr, tr.call.getpid()) }, "call>" + vforks, 0},
+		{"the call to -1 at the end of vfork", vfork, nil, "DONE", none, "call>" + vforks, 0},
+		{"the result", sigchld, nil, "call<", func(tr *tracing) {
+			tr.poke(tr.tracee.pid, userRAX, ^uintptr(unix.EPERM)+1)
+		}, "call>" + forks, unix.EPERM},
+	}
+	// Numbers that mean nothing. Some are special in the sandbox.
+	unknown := []uintptr{1000, 1990, 1991, 1992, 1993, 1994, 2001, 0xffffffff, 1 << 31}
+	bySyscall := append(unknown, linux.SYS_CLONE4_I386, sandboxI386+linux.SYS_CLONE4_I386, linux.SYS_CLONE4_X32&^linux.X32_SYSCALL_BIT, linux.SYS_CLONE4_AMD64|linux.X32_SYSCALL_BIT)
+	byInt80 := append(unknown, linux.SYS_CLONE4_X32, sandboxI386+linux.SYS_CLONE4_I386)
+
+	clone4s := []test{
+		{"fork to a bad flag", sigchld, nil, "call>", flags(0x1000), "call>" + fails, unix.EINVAL},
+		{"a bad flag to fork", 0x1000, nil, "call>", flags(sigchld), "call>" + forks, 0},
+		{"upper half of flags", sigchld, nil, "call>", flags(1<<32 | sigchld), "call>" + forks, 0},
+		{"bad pointer", sigchld, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, 8) }, "call>" + fails, unix.EFAULT},
+		{"bad size", sigchld, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, userRDX, 48) }, "call>" + fails, unix.EINVAL},
+		{"good pointer", vfork, func(tr *tracing) { tr.good, tr.op.Args[3] = tr.op.Args[3], 8 }, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, tr.good) }, "call>" + vforks, 0},
+	}
+	for _, c := range append(tracedCalls(), uncleanCalls()...) {
+		asTracer(t, c.name, func(t *testing.T) {
+			tests := append([]test(nil), all...)
+			if c.abi != nil {
+				tests = append(tests, clone4s...)
+			}
+			numbers := bySyscall
+			if c.int80() {
+				numbers = byInt80
+			}
+			for _, nr := range numbers {
+				change := func(tr *tracing) { number(tr, nr) }
+				tests = append(tests,
+					test{fmt.Sprintf("the call to %#x", nr), sigchld, nil, "call>", change, "call>" + fails, unix.ENOSYS},
+					test{fmt.Sprintf("getpid to %#x", nr), vfork, getpid, "getpid>", change, "getpid>" + fails, unix.ENOSYS})
+			}
+			for _, tc := range tests {
+				if c.int80() && tc.at == "getpid>" && os.Getenv(envSandbox) == "kvm" {
+					continue // where gVisor gives SIGSEGV for it
+				}
+				tr := newTracing(t, traceme, c, tc.flags, false)
+				if tc.op != nil {
+					tc.op(tr)
+				}
+				tr.begin(eventOptions, step)
+				tr.finish(func(p *task, stop string) int {
+					if p == tr.tracee && stop == tc.at {
+						tc.change(tr)
+					}
+					return step
+				})
+				child := ""
+				if tr.attached {
+					child = "SIGSTOP exit> =5"
+				}
+				tr.check(tc.name, tc.stops, child)
+				if tc.want == 0 {
+					tr.checkChild(tc.name)
+				} else if e := errno(tr.op); e != tc.want {
+					t.Errorf("%s: %s, want %s", tc.name, errName(e), errName(tc.want))
+				}
+			}
+		})
+	}
+}
+
+// TestTracerKilled protects what becomes of a tracee whose tracer is killed while it
+// is stopped: it goes on, or dies as well if that is what the tracer has asked for.
+func TestTracerKilled(t *testing.T) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	const (
+		syscallStop = 0x7f | uintptr(unix.SIGTRAP|0x80)<<8
+		forkEvent   = 0x7f | uintptr(unix.SIGTRAP)<<8 | unix.PTRACE_EVENT_FORK<<16
+		vforkEvent  = 0x7f | uintptr(unix.SIGTRAP)<<8 | unix.PTRACE_EVENT_VFORK<<16
+	)
+	for _, c := range tracedCalls() {
+		t.Run(c.name, func(t *testing.T) {
+			for _, tc := range []struct {
+				name  string
+				flags uint64
+				stops []uintptr // up to that at which the tracer is killed
+				child bool      // at which the child is a tracee
+			}{
+				{"entry", sigchld, []uintptr{syscallStop}, false},
+				{"event", sigchld, []uintptr{syscallStop, forkEvent}, true},
+				{"exit", sigchld, []uintptr{syscallStop, forkEvent, syscallStop}, true},
+				{"entry of vfork", vfork, []uintptr{syscallStop}, false},
+				{"event of vfork", vfork, []uintptr{syscallStop, vforkEvent}, true},
+				{"event of vfork, with its stack", vforkVM, []uintptr{syscallStop, vforkEvent}, true},
+			} {
+				for _, exitKill := range []bool{false, true} {
+					what := fmt.Sprintf("%s, EXITKILL: %v", tc.name, exitKill)
+					s := newScript(t)
+					tracee := s.newList()
+					me := tracee.sys(unix.SYS_GETPID)
+					tracee.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+					tracee.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+					var stack uint64
+					if tc.flags&linux.CLONE_VM != 0 {
+						stack = stackTop(memory(t, 1))
+					}
+					call := tracee.op(c.op(s, tc.flags, stack, s.p.Word(), s.exiting(childStatus)))
+					join, childWS := tracee.wait(call, unix.WALL)
+					tracee.exit(traceeStatus)
+
+					options := eventOptions | unix.PTRACE_O_TRACESYSGOOD
+					if exitKill {
+						options |= unix.PTRACE_O_EXITKILL
+					}
+					start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: tracee.first})
+					s.wait(start, 0)
+					s.sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, options)
+					var stops []*uintptr
+					child := s.p.Word()
+					for i := range tc.stops {
+						s.sys(unix.SYS_PTRACE, unix.PTRACE_SYSCALL, start)
+						_, status := s.wait(start, unix.WALL)
+						stops = append(stops, status)
+						if i == 1 {
+							s.sys(unix.SYS_PTRACE, unix.PTRACE_GETEVENTMSG, start, 0, child)
+						}
+					}
+					self := s.sys(unix.SYS_GETPID)
+					s.sys(unix.SYS_KILL, self, int(unix.SIGKILL))
+
+					tracer, e := rawclone.Do(s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first}))
+					if e != 0 {
+						t.Fatal(e)
+					}
+					if ws := reapSoon(t, tracer); ws.Signal() != unix.SIGKILL {
+						t.Fatalf("%s: the tracer ended with wait status %#x", what, ws)
+					}
+					for i, want := range tc.stops {
+						if *stops[i] != want {
+							t.Errorf("%s: stop %d of the tracee: %#x, want %#x", what, i, *stops[i], want)
+						}
+					}
+					if tc.child && !exitKill {
+						// The SIGSTOP that it was born with is an ordinary one now.
+						if err := unix.Kill(int(*child), unix.SIGCONT); err != nil {
+							t.Errorf("%s: the child %d: %v", what, *child, err)
+						}
+					}
+					ws := reapSoon(t, start.Ret)
+					if exitKill {
+						if !ws.Signaled() || ws.Signal() != unix.SIGKILL {
+							t.Errorf("%s: the tracee ended with wait status %#x", what, ws)
+						}
+						if tc.child {
+							if ws := reapSoon(t, *child); !ws.Signaled() || ws.Signal() != unix.SIGKILL {
+								t.Errorf("%s: the child ended with wait status %#x", what, ws)
+							}
+						}
+						continue
+					}
+					if ws.ExitStatus() != traceeStatus || call.Ret != join.Ret || *childWS != childStatus<<8 {
+						t.Errorf("%s: the tracee ended with wait status %#x; the call gave %d, the wait %d and status %#x", what, ws, int(call.Ret), int(join.Ret), *childWS)
+					}
+				}
+			}
+		})
+	}
+}
+
+// reapSoon is reap for a process that is killed if it does not end.
+func reapSoon(t *testing.T, pid uintptr) unix.WaitStatus {
+	t.Helper()
+	late := time.AfterFunc(patience, func() { unix.Kill(int(pid), unix.SIGKILL) })
+	defer late.Stop()
+	return reap(t, int(pid))
+}
+
+// TestTracerComesAndGoes protects that a tracer can begin and end to trace at any
+// moment of a call. What it sees depends on the moment; nothing may be lost by it.
+func TestTracerComesAndGoes(t *testing.T) {
+	for _, c := range tracedCalls() {
+		asTracer(t, c.name, func(t *testing.T) {
+			s := newScript(t)
+			var calls, joins []*rawclone.Op
+			for i := range 15 {
+				call := s.op(c.op(s, []uint64{sigchld, vfork, 0}[i%3], 0, s.p.Word(), s.exiting(childStatus)))
+				join, _ := s.wait(call, unix.WALL)
+				calls, joins = append(calls, call), append(joins, join)
+			}
+			s.exit(traceeStatus)
+			pid, e := rawclone.Do(s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first}))
+			if e != 0 {
+				t.Fatal(e)
+			}
+			tracee := int(pid)
+			late := time.AfterFunc(patience, func() { unix.Kill(tracee, unix.SIGKILL) })
+			defer late.Stop()
+
+			var end unix.WaitStatus
+			ended, visits := false, 0
+			for ; !ended && ptrace(unix.PTRACE_SEIZE, tracee, 0, eventOptions|unix.PTRACE_O_TRACESYSGOOD) == 0; visits++ {
+				// Steps, with an end that comes at each kind of stop.
+				request := []int{step, cont}[visits%2]
+				left := visits % 11
+				ptrace(unix.PTRACE_INTERRUPT, tracee, 0, 0)
+				for traced := true; traced; {
+					var ws unix.WaitStatus
+					pid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
+					switch {
+					case err == unix.EINTR:
+					case err != nil:
+						t.Fatalf("wait4: %v", err)
+					case pid != tracee:
+						if ws.Stopped() {
+							ptrace(detach, pid, 0, 0)
+						}
+					case !ws.Stopped():
+						traced, ended, end = false, true, ws
+					case left == 0:
+						ptrace(detach, pid, 0, 0)
+						traced = false
+					default:
+						left--
+						ptrace(request, pid, 0, 0)
+					}
+				}
+			}
+			if !ended {
+				end = reap(t, tracee)
+			}
+			t.Logf("%d visits", visits)
+			if end.ExitStatus() != traceeStatus {
+				t.Errorf("the tracee ended with wait status %#x", end)
+			}
+			for i, call := range calls {
+				if errno(call) != 0 || joins[i].Ret != call.Ret {
+					t.Errorf("call %d gave %d, the wait for its child %d", i, int(call.Ret), int(joins[i].Ret))
+				}
+			}
+		})
+	}
+}
