@@ -433,10 +433,10 @@ func TestSeccompTraced(t *testing.T) {
 				s.sys(unix.SYS_PTRACE, release, start)
 				_, a.end = s.wait(start, 0)
 				s.run()
-				s.ok(start, poke)
 				if *stopped != firstStopped || *inCall != wantStop {
 					t.Fatalf("%+v: the tracer saw statuses %#x and %#x, want %#x and %#x", v, *stopped, *inCall, firstStopped, wantStop)
 				}
+				s.ok(poke)
 				want, forbidden := tc.allowed, tc.forbidden
 				if os.Getenv(envNative) == "" {
 					want, forbidden = tc.sandboxAllowed, tc.sandboxForbidden

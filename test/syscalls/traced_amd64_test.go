@@ -8,13 +8,17 @@ package syscalls
 // a failure means: where clone fails as well, gVisor differs and not clone4. Known, and
 // left out of the tables:
 //
-//   - At an event stop, RAX is -ENOSYS on Linux and the child's ID in gVisor.
+//   - At an event stop, RAX is -ENOSYS on Linux and the child's ID in gVisor. So a
+//     tracer that changes it there changes the result in gVisor only.
+//   - PTRACE_GETEVENTMSG at a syscall stop says on Linux which of the two it is. In
+//     gVisor there still is the message of the last event.
 //   - orig_rax of a call by INT $0x80; see sandboxI386.
 
 import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -128,13 +132,15 @@ type tracing struct {
 	fork     *rawclone.Op // makes the tracee
 	op       *rawclone.Op // the traced call
 	join     *rawclone.Op // waits for the child
-	status   *uintptr     // is the child's, by join
+	body     *list        // what the child does
+	stack    uint64       // one for it
+	status   *uintptr     // its wait status, by join
+	ran      *uintptr     // 1 when it is about to end
 	after    *uintptr     // 1 when the tracee has gone on after the call
-	ran      *uintptr     // 1 when the child is about to end
+	tid      *uintptr     // not 0 while there is a thread
 	gate     [2]int       // a pipe: what the tracee waits for before the call
 	peeked   *uintptr
 	isThread bool
-	good     uintptr
 
 	// Of one run:
 	tracee, child *task
@@ -149,7 +155,6 @@ type tracing struct {
 type task struct {
 	pid             int
 	inCall          bool // its next syscall stop is that at the exit
-	first           bool // it has stopped once
 	ended, detached bool
 	stops           string // all that happened to it, each with a space behind
 }
@@ -160,13 +165,14 @@ const (
 	childStatus  = 5
 )
 
-// newTracing prepares a script: it waits to be let go, makes a child by c, waits
-// for it and ends.
-func newTracing(t *testing.T, way string, c *tracedCall, flags uint64, ownStack bool) *tracing {
+// newTracing prepares a tracing of calls by c. It is for any number of runs, as
+// every script takes memory for good.
+func newTracing(t *testing.T, way string, c *tracedCall) *tracing {
 	t.Helper()
 	s := newScript(t)
-	tr := &tracing{t: t, s: s, call: c, way: way, isThread: flags&linux.CLONE_THREAD != 0}
-	tr.after, tr.ran, tr.peeked = s.p.Word(), s.p.Word(), s.p.Word()
+	tr := &tracing{t: t, s: s, call: c, way: way, body: s.newList(), stack: stackTop(memory(t, 1))}
+	tr.status, tr.after, tr.ran, tr.tid, tr.peeked = s.p.Word(), s.p.Word(), s.p.Word(), s.p.Word(), s.p.Word()
+	tr.fork = s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first})
 	if err := unix.Pipe(tr.gate[:]); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +180,7 @@ func newTracing(t *testing.T, way string, c *tracedCall, flags uint64, ownStack 
 		unix.Close(tr.gate[0])
 		unix.Close(tr.gate[1])
 		for _, p := range []*task{tr.tracee, tr.child} {
-			if p != nil && !p.ended && !p.detached {
+			if p != nil && !p.ended && (p == tr.tracee || !p.detached) {
 				unix.Kill(p.pid, unix.SIGKILL)
 				for err := error(nil); err == nil || err == unix.EINTR; {
 					_, err = unix.Wait4(p.pid, nil, unix.WALL, nil)
@@ -182,41 +188,44 @@ func newTracing(t *testing.T, way string, c *tracedCall, flags uint64, ownStack 
 			}
 		}
 	})
+	return tr
+}
 
-	child := s.newList()
+// prepare makes a new script for the tracee: it waits to be let go, makes a child
+// with flags, waits for it and ends.
+func (tr *tracing) prepare(flags uint64, ownStack bool) {
+	tr.t.Helper()
+	s, child := tr.s, tr.body
+	s.n, child.n = 0, 0
+	tr.isThread = flags&linux.CLONE_THREAD != 0
+
 	child.sys(rawclone.TrapStore, tr.ran, 1)
 	if tr.isThread {
 		// The status of a thread may be told as that of its process.
 		child.sys(unix.SYS_EXIT, traceeStatus)
+		flags |= linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_CLEARTID
 	} else {
 		child.exit(childStatus)
 	}
 
-	if way == traceme {
+	if tr.way == traceme {
 		me := s.sys(unix.SYS_GETPID)
 		s.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
 		s.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
 	}
-	s.sys(unix.SYS_READ, tr.gate[0], s.p.Word(), 1)
+	s.sys(unix.SYS_READ, tr.gate[0], tr.peeked, 1)
 	var stack uint64
 	if ownStack {
-		stack = stackTop(memory(t, 1))
+		stack = tr.stack
 	}
-	tid := s.p.Word()
-	if tr.isThread {
-		flags |= linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_CLEARTID
-	}
-	tr.op = s.op(c.op(s, flags, stack, tid, child))
+	tr.op = s.op(tr.call.op(s, flags, stack, tr.tid, child))
 	s.sys(rawclone.TrapStore, tr.after, 1)
 	if tr.isThread {
-		tr.status = s.p.Word()
-		tr.join = s.sys(unix.SYS_FUTEX, tid, 0 /* FUTEX_WAIT */, tr.op, 0)
+		tr.join = s.sys(unix.SYS_FUTEX, tr.tid, 0 /* FUTEX_WAIT */, tr.op, 0)
 	} else {
-		tr.join, tr.status = s.wait(tr.op, unix.WALL)
+		tr.join = s.sys(unix.SYS_WAIT4, tr.op, tr.status, unix.WALL)
 	}
 	s.exit(traceeStatus)
-	tr.fork = s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first})
-	return tr
 }
 
 // ptrace is ptrace(2).
@@ -247,20 +256,25 @@ func (tr *tracing) problem(format string, args ...any) {
 	tr.problems = append(tr.problems, fmt.Sprintf(format, args...))
 }
 
-// begin makes the tracee, attaches to it with options and lets it run into the
-// call. With PTRACE_CONT as request it does not stop before an event there; with
-// others, it is request that it was resumed by last before the call.
-func (tr *tracing) begin(options, request int) {
+// spawn makes the tracee, for one run.
+func (tr *tracing) spawn() {
 	tr.t.Helper()
 	*tr.after, *tr.ran, *tr.status = 0, 0, 0
 	tr.child, tr.attached, tr.event, tr.poked, tr.problems = nil, false, 0, nil, nil
-	options |= unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACESYSGOOD
-
 	pid, e := rawclone.Do(tr.fork)
 	if e != 0 {
 		tr.t.Fatalf("making the tracee: %v", e)
 	}
 	tr.tracee = &task{pid: int(pid)}
+}
+
+// begin makes the tracee, attaches to it with options and lets it run into the
+// call. With PTRACE_CONT as request it does not stop before an event there; with
+// others, it is request that it was resumed by last before the call.
+func (tr *tracing) begin(options, request int) {
+	tr.t.Helper()
+	tr.spawn()
+	options |= unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACESYSGOOD
 	stopped := "SIGSTOP"
 	switch tr.way {
 	case attach:
@@ -311,17 +325,18 @@ func (tr *tracing) must(want string) {
 // wait waits for what happens next to the task pid, or to any if -1, and tells what.
 func (tr *tracing) wait(pid int) (*task, string) {
 	tr.t.Helper()
+	tracee, of := tr.tracee.pid, pid
 	late := time.AfterFunc(patience, func() {
 		// Nothing happens any more. This ends the wait.
-		unix.Kill(tr.tracee.pid, unix.SIGKILL)
-		if pid > 0 {
-			unix.Kill(pid, unix.SIGKILL)
+		unix.Kill(tracee, unix.SIGKILL)
+		if of > 0 {
+			unix.Kill(of, unix.SIGKILL)
 		}
 	})
 	var ws unix.WaitStatus
 	var err error
 	for {
-		pid, err = unix.Wait4(pid, &ws, unix.WALL, nil)
+		pid, err = unix.Wait4(of, &ws, unix.WALL, nil)
 		if err != unix.EINTR {
 			break
 		}
@@ -356,69 +371,73 @@ func (tr *tracing) name(p *task, ws unix.WaitStatus) string {
 	case ws.Signaled():
 		p.ended = true
 		return unix.SignalName(ws.Signal())
-	case !ws.Stopped():
-		return fmt.Sprintf("%#x", uint32(ws))
 	}
-	isSyscall := ws.StopSignal() == unix.SIGTRAP|0x80 && ws>>16 == 0
-	of := tr.callName(p, tr.peek(p.pid, userOrigRAX))
+	call := tr.callName(p, tr.peek(p.pid, userOrigRAX))
 	if p == tr.child && p.stops == "" {
-		if rax := tr.peek(p.pid, userRAX); rax != 0 {
-			tr.problem("RAX of the child is %#x", rax)
-		}
-		if of != "call" {
-			tr.problem("orig_rax of the child is that of %s", of)
+		if rax := tr.peek(p.pid, userRAX); rax != 0 || call != "call" {
+			tr.problem("the child begins with RAX %#x, and orig_rax of %s", rax, call)
 		}
 	}
-	if isSyscall {
-		p.inCall = !p.inCall
-		rax := tr.peek(p.pid, userRAX)
-		if p.inCall {
-			if rax != noReturnYet {
-				tr.problem("RAX at entry to %s is %#x", of, rax)
-			}
-			return of + ">"
-		}
-		if of == "call" && int(rax) > 0 {
-			if tr.event != 0 && rax != tr.event {
-				tr.problem("RAX at the exit is %d, event message was %d", rax, tr.event)
-			}
-			if tr.child != nil && int(rax) != tr.child.pid {
-				tr.problem("RAX at the exit is %d, the child is %d", rax, tr.child.pid)
-			}
-		}
-		if of == "call" && *tr.after != 0 {
-			tr.problem("the tracee ran on before the exit stop")
-		}
-		return of + "<"
+	const stopped = 0x7f
+	switch ws {
+	case stopped | (unix.WaitStatus(unix.SIGTRAP)|0x80)<<8:
+		return tr.syscallStop(p, call)
+	case stopped | unix.WaitStatus(unix.SIGTRAP)<<8:
+		return "TRAP"
+	case stopped | unix.WaitStatus(unix.SIGSTOP)<<8:
+		return "SIGSTOP"
 	}
-	if ws.StopSignal() != unix.SIGTRAP {
-		return unix.SignalName(ws.StopSignal())
-	}
-	event, ok := map[unix.WaitStatus]string{
+	events := map[unix.WaitStatus]string{
 		unix.PTRACE_EVENT_CLONE:      "CLONE",
 		unix.PTRACE_EVENT_FORK:       "FORK",
 		unix.PTRACE_EVENT_VFORK:      "VFORK",
 		unix.PTRACE_EVENT_VFORK_DONE: "DONE",
 		unix.PTRACE_EVENT_STOP:       "STOP",
-	}[ws>>16]
-	if !ok {
-		return fmt.Sprintf("%#x", uint32(ws))
 	}
-	if event == "STOP" {
+	event := events[ws>>16]
+	switch {
+	case event == "" || uint16(ws) != stopped|uint16(unix.SIGTRAP)<<8:
+		return fmt.Sprintf("%#x", uint32(ws))
+	case event == "STOP":
 		return event
 	}
-	if of != "call" {
-		tr.problem("orig_rax at %s is that of %s", event, of)
+	return tr.eventStop(p, call, event)
+}
+
+// syscallStop returns a name for a stop at the entry or the exit of a call.
+func (tr *tracing) syscallStop(p *task, call string) string {
+	tr.t.Helper()
+	rax := tr.peek(p.pid, userRAX)
+	p.inCall = !p.inCall
+	if p.inCall {
+		if rax != noReturnYet {
+			tr.problem("RAX at the entry to %s is %#x", call, rax)
+		}
+		return call + ">"
 	}
+	if call == "call" {
+		if int(rax) > 0 && (tr.event != 0 && rax != tr.event || tr.child != nil && int(rax) != tr.child.pid) {
+			tr.problem("RAX at the exit is %d, the event message was %d, the child is %v", rax, tr.event, tr.child)
+		}
+		if *tr.after != 0 {
+			tr.problem("the tracee ran on before the exit stop")
+		}
+	}
+	return call + "<"
+}
+
+// eventStop returns the name of an event that has a child's ID for a message.
+func (tr *tracing) eventStop(p *task, call, event string) string {
+	tr.t.Helper()
 	p.inCall = true
 	tr.attached = tr.attached || isEvent(event)
 	tr.ptrace(unix.PTRACE_GETEVENTMSG, p.pid, 0, rawclone.Addr(tr.peeked))
-	if tr.event != 0 && *tr.peeked != tr.event {
-		tr.problem("message of %s is %d, was %d", event, *tr.peeked, tr.event)
+	if msg := *tr.peeked; tr.event != 0 && msg != tr.event || tr.child != nil && int(msg) != tr.child.pid {
+		tr.problem("the message of %s is %d, the last was %d, the child is %v", event, msg, tr.event, tr.child)
 	}
 	tr.event = *tr.peeked
-	if tr.child != nil && int(tr.event) != tr.child.pid {
-		tr.problem("message of %s is %d, the child is %d", event, tr.event, tr.child.pid)
+	if call != "call" {
+		tr.problem("orig_rax at %s is that of %s", event, call)
 	}
 	if event == "DONE" && *tr.ran != 1 {
 		tr.problem("the child had not run at %s", event)
@@ -454,6 +473,7 @@ const (
 	cont   = unix.PTRACE_CONT
 	step   = unix.PTRACE_SYSCALL
 	emu    = unix.PTRACE_SYSEMU
+	single = unix.PTRACE_SINGLESTEP
 	detach = unix.PTRACE_DETACH
 	kill   = -1 // no request: SIGKILL
 )
@@ -469,7 +489,7 @@ func (tr *tracing) resume(p *task, request int) {
 		return
 	case detach:
 		p.detached = true
-	case cont, emu:
+	case cont, emu, single:
 		p.inCall = false
 	}
 	tr.ptrace(request, p.pid, 0, 0)
@@ -577,8 +597,9 @@ func TestTracedSteps(t *testing.T) {
 		{vforkVM | ptraced, own, "         -    -     -    VFORK DONE VFORK+DONE", true},
 	}
 	run := func(t *testing.T, way string, c *tracedCall, all bool) {
+		tr := newTracing(t, way, c)
 		for _, tc := range tests {
-			tr := newTracing(t, way, c, tc.flags, tc.ownStack)
+			tr.prepare(tc.flags, tc.ownStack)
 			for i, events := range strings.Fields(tc.events) {
 				if !all && i != 0 && options[i].bits != eventOptions {
 					continue
@@ -655,6 +676,13 @@ func isEvent(stop string) bool { return stop == "CLONE" || stop == "FORK" || sto
 // TestTracedResumed protects that a tracee comes out of each stop in each way in
 // which a tracer can let it go on, or end it.
 func TestTracedResumed(t *testing.T) {
+	type outcome int
+	const (
+		whole  outcome = iota // a child that the tracee waited for
+		half                  // a child, and a tracee that did not get that far
+		none                  // no call that returned
+		enosys                // what a call gives that is not made
+	)
 	tests := []struct {
 		flags uint64
 
@@ -666,62 +694,71 @@ func TestTracedResumed(t *testing.T) {
 		child  int // what resumes the child
 		stops  string
 		childs string // first is its first stop
-		made   bool   // there is a child at all
+		want   outcome
 	}{
 		// Events only.
-		{sigchld, cont, nil, cont, "FORK =6", "first =5", true},
-		{0, cont, nil, cont, "CLONE =6", "first =5", true},
-		{vfork, cont, nil, cont, "VFORK DONE =6", "first =5", true},
-		{vfork | untraced, cont, nil, cont, "DONE =6", "", true},
+		{sigchld, cont, nil, cont, "FORK =6", "first =5", whole},
+		{0, cont, nil, cont, "CLONE =6", "first =5", whole},
+		{vfork, cont, nil, cont, "VFORK DONE =6", "first =5", whole},
+		{vfork | untraced, cont, nil, cont, "DONE =6", "", whole},
 
 		// An event in the middle of a call is followed by the exit.
-		{sigchld, cont, map[string]int{"FORK": step}, cont, "FORK call< join> join< exit> =6", "first =5", true},
-		{vfork, cont, map[string]int{"VFORK": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", true},
-		{vfork, cont, map[string]int{"DONE": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", true},
-		{sigchld, cont, map[string]int{"FORK": step, "call<": cont}, step, "FORK call< =6", "first exit> =5", true},
-		{sigchld, step, map[string]int{"call>": cont}, cont, "call> FORK =6", "first =5", true},
-		{sigchld, step, map[string]int{"FORK": cont}, cont, "call> FORK =6", "first =5", true},
-		{vfork, step, map[string]int{"VFORK": cont}, cont, "call> VFORK DONE =6", "first =5", true},
-		{vfork, step, map[string]int{"VFORK": cont, "DONE": step}, cont, "call> VFORK DONE call< join> join< exit> =6", "first =5", true},
+		{sigchld, cont, map[string]int{"FORK": step}, cont, "FORK call< join> join< exit> =6", "first =5", whole},
+		{vfork, cont, map[string]int{"VFORK": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", whole},
+		{vfork, cont, map[string]int{"DONE": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", whole},
+		{sigchld, cont, map[string]int{"FORK": step, "call<": cont}, step, "FORK call< =6", "first exit> =5", whole},
+		{sigchld, step, map[string]int{"call>": cont}, cont, "call> FORK =6", "first =5", whole},
+		{sigchld, step, map[string]int{"FORK": cont}, cont, "call> FORK =6", "first =5", whole},
+		{vfork, step, map[string]int{"VFORK": cont}, cont, "call> VFORK DONE =6", "first =5", whole},
+		{vfork, step, map[string]int{"VFORK": cont, "DONE": step}, cont, "call> VFORK DONE call< join> join< exit> =6", "first =5", whole},
+
+		// A single step is one over the whole rest of the call.
+		{sigchld, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> FORK TRAP =6", "first =5", whole},
+		{vfork, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> VFORK DONE TRAP =6", "first =5", whole},
+		{sigchld | untraced, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> TRAP =6", "", whole},
+		{sigchld, cont, map[string]int{"FORK": single, "TRAP": cont}, cont, "FORK TRAP =6", "first =5", whole},
+		{vfork, cont, map[string]int{"DONE": single, "TRAP": cont}, cont, "VFORK DONE TRAP =6", "first =5", whole},
+		{sigchld, step, map[string]int{"call<": single, "TRAP": cont}, cont, "call> FORK call< TRAP =6", "first =5", whole},
 
 		// The tracer lets go of it, and of the child.
-		{sigchld, step, map[string]int{"call>": detach}, detach, "call> =6", "", true},
-		{vfork, step, map[string]int{"call>": detach}, detach, "call> =6", "", true},
-		{sigchld, step, map[string]int{"FORK": detach}, detach, "call> FORK =6", "first", true},
-		{vfork, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", true},
-		{vforkVM, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", true},
-		{vfork, step, map[string]int{"DONE": detach}, cont, "call> VFORK DONE =6", "first =5", true},
-		{vfork | untraced, step, map[string]int{"DONE": detach}, cont, "call> DONE =6", "", true},
-		{sigchld, step, map[string]int{"call<": detach}, cont, "call> FORK call< =6", "first =5", true},
-		{sigchld, cont, map[string]int{"FORK": detach}, detach, "FORK =6", "first", true},
-		{vfork, cont, map[string]int{"VFORK": detach}, detach, "VFORK =6", "first", true},
-		{vfork, cont, map[string]int{"VFORK": detach}, cont, "VFORK =6", "first =5", true},
+		{sigchld, step, map[string]int{"call>": detach}, detach, "call> =6", "", whole},
+		{vfork, step, map[string]int{"call>": detach}, detach, "call> =6", "", whole},
+		{sigchld, step, map[string]int{"FORK": detach}, detach, "call> FORK =6", "first", whole},
+		{vfork, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", whole},
+		{vforkVM, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", whole},
+		{vfork, step, map[string]int{"DONE": detach}, cont, "call> VFORK DONE =6", "first =5", whole},
+		{vfork | untraced, step, map[string]int{"DONE": detach}, cont, "call> DONE =6", "", whole},
+		{sigchld, step, map[string]int{"call<": detach}, cont, "call> FORK call< =6", "first =5", whole},
+		{sigchld, cont, map[string]int{"FORK": detach}, detach, "FORK =6", "first", whole},
+		{vfork, cont, map[string]int{"VFORK": detach}, detach, "VFORK =6", "first", whole},
+		{vfork, cont, map[string]int{"VFORK": detach}, cont, "VFORK =6", "first =5", whole},
 
 		// Somebody kills it.
-		{sigchld, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", false},
-		{vfork, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", false},
-		{sigchld, step, map[string]int{"FORK": kill}, cont, "call> FORK SIGKILL", "first =5", true},
-		{vfork, step, map[string]int{"VFORK": kill}, cont, "call> VFORK SIGKILL", "first =5", true},
-		{vfork, cont, map[string]int{"VFORK": kill}, cont, "VFORK SIGKILL", "first =5", true},
-		{vfork, step, map[string]int{"DONE": kill}, cont, "call> VFORK DONE SIGKILL", "first =5", true},
-		{vfork | untraced, step, map[string]int{"DONE": kill}, cont, "call> DONE SIGKILL", "", true},
-		{sigchld, step, map[string]int{"call<": kill}, cont, "call> FORK call< SIGKILL", "first =5", true},
+		{sigchld, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", none},
+		{vfork, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", none},
+		{sigchld, step, map[string]int{"FORK": kill}, cont, "call> FORK SIGKILL", "first =5", half},
+		{vfork, step, map[string]int{"VFORK": kill}, cont, "call> VFORK SIGKILL", "first =5", half},
+		{vfork, cont, map[string]int{"VFORK": kill}, cont, "VFORK SIGKILL", "first =5", half},
+		{vfork, step, map[string]int{"DONE": kill}, cont, "call> VFORK DONE SIGKILL", "first =5", half},
+		{vfork | untraced, step, map[string]int{"DONE": kill}, cont, "call> DONE SIGKILL", "", half},
+		{sigchld, step, map[string]int{"call<": kill}, cont, "call> FORK call< SIGKILL", "first =5", half},
 
 		// The tracer makes the calls itself.
-		{sigchld, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", false},
-		{vfork, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", false},
-		{sigchld, emu, map[string]int{"call>": cont}, cont, "call> =6", "", false},
-		{sigchld, emu, map[string]int{"join>": step}, cont, "call> join> join< exit> =6", "", false},
-		{vfork, emu, map[string]int{"join>": cont}, cont, "call> join> =6", "", false},
-		{sigchld, step, map[string]int{"call>": emu, "join>": cont}, cont, "call> FORK join> =6", "first =5", true},
-		{vfork, step, map[string]int{"VFORK": emu, "join>": cont}, cont, "call> VFORK DONE join> =6", "first =5", true},
-		{vfork, cont, map[string]int{"DONE": emu, "join>": step}, cont, "VFORK DONE join> join< exit> =6", "first =5", true},
+		{sigchld, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", enosys},
+		{vfork, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", enosys},
+		{sigchld, emu, map[string]int{"call>": cont}, cont, "call> =6", "", enosys},
+		{sigchld, emu, map[string]int{"join>": step}, cont, "call> join> join< exit> =6", "", enosys},
+		{vfork, emu, map[string]int{"join>": cont}, cont, "call> join> =6", "", enosys},
+		{sigchld, step, map[string]int{"call>": emu, "join>": cont}, cont, "call> FORK join> =6", "first =5", half},
+		{vfork, step, map[string]int{"VFORK": emu, "join>": cont}, cont, "call> VFORK DONE join> =6", "first =5", half},
+		{vfork, cont, map[string]int{"DONE": emu, "join>": step}, cont, "VFORK DONE join> join< exit> =6", "first =5", half},
 	}
 	for _, way := range ways(traceme, seize) {
 		for _, c := range tracedCalls() {
 			asTracer(t, way+" "+c.name, func(t *testing.T) {
+				tr := newTracing(t, way, c)
 				for _, tc := range tests {
-					tr := newTracing(t, way, c, tc.flags, tc.flags&linux.CLONE_VM != 0)
+					tr.prepare(tc.flags, tc.flags&linux.CLONE_VM != 0)
 					tr.begin(eventOptions, tc.first)
 					request := tc.first
 					tr.finish(func(p *task, stop string) int {
@@ -735,15 +772,22 @@ func TestTracedResumed(t *testing.T) {
 					})
 					what := fmt.Sprintf("flags %#x, by request %d, then %v", tc.flags, tc.first, tc.then)
 					tr.check(what, tc.stops, strings.Replace(tc.childs, "first", firstStop(way), 1))
-					switch whole := strings.HasSuffix(tc.stops, "=6") && !strings.Contains(fmt.Sprint(tc.then), "join>"); {
-					case tc.made && whole:
+					switch ran, e := *tr.ran == 1, errno(tr.op); tc.want {
+					case whole:
 						tr.checkChild(what)
-					case tc.made && *tr.ran != 1:
-						tr.t.Errorf("%s: the child did not run", what)
-					case !tc.made && *tr.ran != 0:
-						tr.t.Errorf("%s: there was a child", what)
-					case !tc.made && whole && errno(tr.op) != unix.ENOSYS:
-						tr.t.Errorf("%s: the call: %s, want ENOSYS", what, errName(errno(tr.op)))
+					case half:
+						if !ran {
+							t.Errorf("%s: the child did not run", what)
+						}
+					case enosys:
+						if e != unix.ENOSYS {
+							t.Errorf("%s: the call: %s, want ENOSYS", what, errName(e))
+						}
+						fallthrough
+					case none:
+						if ran {
+							t.Errorf("%s: there was a child", what)
+						}
 					}
 				}
 			})
@@ -809,20 +853,21 @@ func TestTracedChanged(t *testing.T) {
 	}
 	// Numbers that mean nothing. Some are special in the sandbox.
 	unknown := []uintptr{1000, 1990, 1991, 1992, 1993, 1994, 2001, 0xffffffff, 1 << 31}
-	bySyscall := append(unknown, linux.SYS_CLONE4_I386, sandboxI386+linux.SYS_CLONE4_I386, linux.SYS_CLONE4_X32&^linux.X32_SYSCALL_BIT, linux.SYS_CLONE4_AMD64|linux.X32_SYSCALL_BIT)
-	byInt80 := append(unknown, linux.SYS_CLONE4_X32, sandboxI386+linux.SYS_CLONE4_I386)
+	bySyscall := append(slices.Clone(unknown), linux.SYS_CLONE4_I386, sandboxI386+linux.SYS_CLONE4_I386, linux.SYS_CLONE4_X32&^linux.X32_SYSCALL_BIT, linux.SYS_CLONE4_AMD64|linux.X32_SYSCALL_BIT)
+	byInt80 := append(slices.Clone(unknown), linux.SYS_CLONE4_X32, sandboxI386+linux.SYS_CLONE4_I386)
 
+	var good uintptr
 	clone4s := []test{
 		{"fork to a bad flag", sigchld, nil, "call>", flags(0x1000), "call>" + fails, unix.EINVAL},
 		{"a bad flag to fork", 0x1000, nil, "call>", flags(sigchld), "call>" + forks, 0},
 		{"upper half of flags", sigchld, nil, "call>", flags(1<<32 | sigchld), "call>" + forks, 0},
 		{"bad pointer", sigchld, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, 8) }, "call>" + fails, unix.EFAULT},
 		{"bad size", sigchld, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, userRDX, 48) }, "call>" + fails, unix.EINVAL},
-		{"good pointer", vfork, func(tr *tracing) { tr.good, tr.op.Args[3] = tr.op.Args[3], 8 }, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, tr.good) }, "call>" + vforks, 0},
+		{"good pointer", vfork, func(tr *tracing) { good, tr.op.Args[3] = tr.op.Args[3], 8 }, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, good) }, "call>" + vforks, 0},
 	}
 	for _, c := range append(tracedCalls(), uncleanCalls()...) {
 		asTracer(t, c.name, func(t *testing.T) {
-			tests := append([]test(nil), all...)
+			tests := slices.Clone(all)
 			if c.abi != nil {
 				tests = append(tests, clone4s...)
 			}
@@ -836,11 +881,12 @@ func TestTracedChanged(t *testing.T) {
 					test{fmt.Sprintf("the call to %#x", nr), sigchld, nil, "call>", change, "call>" + fails, unix.ENOSYS},
 					test{fmt.Sprintf("getpid to %#x", nr), vfork, getpid, "getpid>", change, "getpid>" + fails, unix.ENOSYS})
 			}
+			tr := newTracing(t, traceme, c)
 			for _, tc := range tests {
 				if c.int80() && tc.at == "getpid>" && os.Getenv(envSandbox) == "kvm" {
 					continue // where gVisor gives SIGSEGV for it
 				}
-				tr := newTracing(t, traceme, c, tc.flags, false)
+				tr.prepare(tc.flags, false)
 				if tc.op != nil {
 					tc.op(tr)
 				}
@@ -866,9 +912,10 @@ func TestTracedChanged(t *testing.T) {
 	}
 }
 
-// TestTracerKilled protects what becomes of a tracee whose tracer is killed while it
-// is stopped: it goes on, or dies as well if that is what the tracer has asked for.
-func TestTracerKilled(t *testing.T) {
+// TestTracedTracerKilled protects what becomes of a tracee whose tracer is killed
+// while it is stopped: it goes on, or dies as well if the tracer has asked for that.
+func TestTracedTracerKilled(t *testing.T) {
+	// The tracee is left to this process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -884,86 +931,87 @@ func TestTracerKilled(t *testing.T) {
 				name  string
 				flags uint64
 				stops []uintptr // up to that at which the tracer is killed
-				child bool      // at which the child is a tracee
 			}{
-				{"entry", sigchld, []uintptr{syscallStop}, false},
-				{"event", sigchld, []uintptr{syscallStop, forkEvent}, true},
-				{"exit", sigchld, []uintptr{syscallStop, forkEvent, syscallStop}, true},
-				{"entry of vfork", vfork, []uintptr{syscallStop}, false},
-				{"event of vfork", vfork, []uintptr{syscallStop, vforkEvent}, true},
-				{"event of vfork, with its stack", vforkVM, []uintptr{syscallStop, vforkEvent}, true},
+				{"entry", sigchld, []uintptr{syscallStop}},
+				{"event", sigchld, []uintptr{syscallStop, forkEvent}},
+				{"exit", sigchld, []uintptr{syscallStop, forkEvent, syscallStop}},
+				{"entry of vfork", vfork, []uintptr{syscallStop}},
+				{"event of vfork", vfork, []uintptr{syscallStop, vforkEvent}},
+				{"event of vfork, own stack", vforkVM, []uintptr{syscallStop, vforkEvent}},
 			} {
-				for _, exitKill := range []bool{false, true} {
-					what := fmt.Sprintf("%s, EXITKILL: %v", tc.name, exitKill)
-					s := newScript(t)
-					tracee := s.newList()
-					me := tracee.sys(unix.SYS_GETPID)
-					tracee.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
-					tracee.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
-					var stack uint64
-					if tc.flags&linux.CLONE_VM != 0 {
-						stack = stackTop(memory(t, 1))
-					}
-					call := tracee.op(c.op(s, tc.flags, stack, s.p.Word(), s.exiting(childStatus)))
-					join, childWS := tracee.wait(call, unix.WALL)
-					tracee.exit(traceeStatus)
-
-					options := eventOptions | unix.PTRACE_O_TRACESYSGOOD
-					if exitKill {
-						options |= unix.PTRACE_O_EXITKILL
-					}
-					start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: tracee.first})
-					s.wait(start, 0)
-					s.sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, options)
-					var stops []*uintptr
-					child := s.p.Word()
-					for i := range tc.stops {
-						s.sys(unix.SYS_PTRACE, unix.PTRACE_SYSCALL, start)
-						_, status := s.wait(start, unix.WALL)
-						stops = append(stops, status)
-						if i == 1 {
-							s.sys(unix.SYS_PTRACE, unix.PTRACE_GETEVENTMSG, start, 0, child)
-						}
-					}
-					self := s.sys(unix.SYS_GETPID)
-					s.sys(unix.SYS_KILL, self, int(unix.SIGKILL))
-
-					tracer, e := rawclone.Do(s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first}))
-					if e != 0 {
-						t.Fatal(e)
-					}
-					if ws := reapSoon(t, tracer); ws.Signal() != unix.SIGKILL {
-						t.Fatalf("%s: the tracer ended with wait status %#x", what, ws)
-					}
-					for i, want := range tc.stops {
-						if *stops[i] != want {
-							t.Errorf("%s: stop %d of the tracee: %#x, want %#x", what, i, *stops[i], want)
-						}
-					}
-					if tc.child && !exitKill {
-						// The SIGSTOP that it was born with is an ordinary one now.
-						if err := unix.Kill(int(*child), unix.SIGCONT); err != nil {
-							t.Errorf("%s: the child %d: %v", what, *child, err)
-						}
-					}
-					ws := reapSoon(t, start.Ret)
-					if exitKill {
-						if !ws.Signaled() || ws.Signal() != unix.SIGKILL {
-							t.Errorf("%s: the tracee ended with wait status %#x", what, ws)
-						}
-						if tc.child {
-							if ws := reapSoon(t, *child); !ws.Signaled() || ws.Signal() != unix.SIGKILL {
-								t.Errorf("%s: the child ended with wait status %#x", what, ws)
-							}
-						}
-						continue
-					}
-					if ws.ExitStatus() != traceeStatus || call.Ret != join.Ret || *childWS != childStatus<<8 {
-						t.Errorf("%s: the tracee ended with wait status %#x; the call gave %d, the wait %d and status %#x", what, ws, int(call.Ret), int(join.Ret), *childWS)
-					}
+				for _, exitKill := range []int{0, unix.PTRACE_O_EXITKILL} {
+					killTracer(t, c, fmt.Sprintf("%s, option %#x", tc.name, exitKill), tc.flags, exitKill, tc.stops)
 				}
 			}
 		})
+	}
+}
+
+// killTracer runs a tracer of a call by c that is killed at the last of stops.
+func killTracer(t *testing.T, c *tracedCall, what string, flags uint64, exitKill int, stops []uintptr) {
+	t.Helper()
+	s := newScript(t)
+	tracee := s.newList()
+	me := tracee.sys(unix.SYS_GETPID)
+	tracee.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+	tracee.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+	var stack uint64
+	if flags&linux.CLONE_VM != 0 {
+		stack = stackTop(memory(t, 1))
+	}
+	call := tracee.op(c.op(s, flags, stack, s.p.Word(), s.exiting(childStatus)))
+	join, joined := tracee.wait(call, unix.WALL)
+	tracee.exit(traceeStatus)
+
+	start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: tracee.first})
+	s.wait(start, 0)
+	s.sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, eventOptions|unix.PTRACE_O_TRACESYSGOOD|exitKill)
+	child := s.p.Word()
+	var got []*uintptr
+	for i := range stops {
+		s.sys(unix.SYS_PTRACE, unix.PTRACE_SYSCALL, start)
+		_, status := s.wait(start, unix.WALL)
+		got = append(got, status)
+		if i == 1 { // the event
+			s.sys(unix.SYS_PTRACE, unix.PTRACE_GETEVENTMSG, start, 0, child)
+		}
+	}
+	self := s.sys(unix.SYS_GETPID)
+	s.sys(unix.SYS_KILL, self, int(unix.SIGKILL))
+	tracer, e := rawclone.Do(s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first}))
+	if e != 0 {
+		t.Fatalf("making the tracer: %v", e)
+	}
+	if ws := reapSoon(t, tracer); ws != unix.WaitStatus(unix.SIGKILL) {
+		t.Fatalf("%s: the tracer ended with wait status %#x", what, ws)
+	}
+	for i, want := range stops {
+		if *got[i] != want {
+			t.Errorf("%s: stop %d of the tracee: %#x, want %#x", what, i, *got[i], want)
+		}
+	}
+	hasChild := *child != 0
+
+	if exitKill != 0 {
+		if ws := reapSoon(t, start.Ret); ws != unix.WaitStatus(unix.SIGKILL) {
+			t.Errorf("%s: the tracee ended with wait status %#x", what, ws)
+		}
+		if !hasChild {
+			return
+		}
+		if ws := reapSoon(t, *child); ws != unix.WaitStatus(unix.SIGKILL) {
+			t.Errorf("%s: the child ended with wait status %#x", what, ws)
+		}
+		return
+	}
+	if hasChild {
+		// The SIGSTOP that it was born with is an ordinary one now.
+		if err := unix.Kill(int(*child), unix.SIGCONT); err != nil {
+			t.Errorf("%s: continuing child %d: %v", what, *child, err)
+		}
+	}
+	if ws := reapSoon(t, start.Ret); ws.ExitStatus() != traceeStatus || call.Ret != join.Ret || *joined != childStatus<<8 {
+		t.Errorf("%s: the tracee ended with wait status %#x; the call gave %d, the wait for the child %d and status %#x", what, ws, int(call.Ret), int(join.Ret), *joined)
 	}
 }
 
@@ -975,9 +1023,9 @@ func reapSoon(t *testing.T, pid uintptr) unix.WaitStatus {
 	return reap(t, int(pid))
 }
 
-// TestTracerComesAndGoes protects that a tracer can begin and end to trace at any
+// TestTracedOnAndOff protects that a tracer can begin and end to trace at any
 // moment of a call. What it sees depends on the moment; nothing may be lost by it.
-func TestTracerComesAndGoes(t *testing.T) {
+func TestTracedOnAndOff(t *testing.T) {
 	for _, c := range tracedCalls() {
 		asTracer(t, c.name, func(t *testing.T) {
 			s := newScript(t)

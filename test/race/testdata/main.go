@@ -1,0 +1,29 @@
+// Command runsc-ext, for a build with the race detector. It takes the place of
+// main_cgo.go in such a build; see test/race.
+package main
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"runsc-ext/runsc-ext/internal/cli"
+)
+
+func main() {
+	// The race detector brings the C library, which registers each thread for
+	// rseq(2). A process that a platform forks off unmaps all memory, and the
+	// kernel ends it when it next looks for the registration. There is no asking
+	// the library later: it has to find this in the environment at its start, and
+	// a sentry starts with an empty one.
+	const name, value = "GLIBC_TUNABLES", "glibc.pthread.rseq=0"
+	if os.Getenv(name) != value {
+		err := os.Setenv(name, value)
+		if err == nil {
+			err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+		}
+		fmt.Fprintln(os.Stderr, "executing again without rseq:", err)
+		os.Exit(128)
+	}
+	cli.Main()
+}
