@@ -1,10 +1,12 @@
 package syscalls
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,21 +111,36 @@ func runEverywhere() int {
 		}})
 	}
 
+	// The emulated machines take long, one processor each: beside the others, and
+	// their output after.
+	var slow bytes.Buffer
+	slowStatus := make(chan int)
+	go func() {
+		status := 0
+		for _, env := range envs {
+			if env.slow {
+				status |= env.run(&slow)
+			}
+		}
+		slowStatus <- status
+	}()
 	status := 0
 	for _, env := range envs {
-		if s := env.run(); s != 0 {
-			status = s
+		if !env.slow {
+			status |= env.run(os.Stdout)
 		}
 	}
+	status |= <-slowStatus
+	os.Stdout.Write(slow.Bytes())
 	return status
 }
 
-// run runs the tests and returns the exit status.
-func (env *environment) run() int {
+// run runs the tests, with their output to w, and returns the exit status.
+func (env *environment) run(w io.Writer) int {
 	args := testArgs()
 	start := time.Now()
 	report := func(outcome, detail string) {
-		fmt.Printf("=== %s %s (%.1fs)%s\n", outcome, env.name, time.Since(start).Seconds(), detail)
+		fmt.Fprintf(w, "=== %s %s (%.1fs)%s\n", outcome, env.name, time.Since(start).Seconds(), detail)
 	}
 	if env.slow {
 		if testing.Short() {
@@ -132,7 +149,7 @@ func (env *environment) run() int {
 		}
 		args = append(args, "-test.short")
 	}
-	fmt.Printf("=== ON   %s\n", env.name)
+	fmt.Fprintf(w, "=== ON   %s\n", env.name)
 	cmd, err := env.command(args)
 	if s := skip(""); errors.As(err, &s) {
 		report("SKIP", ": "+err.Error())
@@ -142,7 +159,7 @@ func (env *environment) run() int {
 		report("FAIL", ": "+err.Error())
 		return 1
 	}
-	if err := runCommand(cmd); err != nil {
+	if err := runCommand(cmd, w); err != nil {
 		report("FAIL", fmt.Sprintf(": %v: %v", cmd, err))
 		return 1
 	}
@@ -150,9 +167,9 @@ func (env *environment) run() int {
 	return 0
 }
 
-// runCommand runs cmd, with its output here. It does not wait for ever: a test
+// runCommand runs cmd, with its output to w. It does not wait for ever: a test
 // that hangs beyond -timeout's reach hangs the sandbox or the machine.
-func runCommand(cmd *exec.Cmd) error {
+func runCommand(cmd *exec.Cmd, w io.Writer) error {
 	ctx := context.Background()
 	if d := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); d > 0 {
 		var cancel context.CancelFunc
@@ -163,14 +180,14 @@ func runCommand(cmd *exec.Cmd) error {
 	bounded.Env = cmd.Env
 	// A pipe in between, where standard output may be a file: a sandbox writes
 	// to a file at an offset of its own.
-	bounded.Stdout, bounded.Stderr = pipedStdout{}, pipedStdout{}
+	out := piped{w}
+	bounded.Stdout, bounded.Stderr = out, out
 	bounded.WaitDelay = 10 * time.Second
 	return bounded.Run()
 }
 
-type pipedStdout struct{}
-
-func (pipedStdout) Write(p []byte) (int, error) { return os.Stdout.Write(p) }
+// piped hides that a writer is a file.
+type piped struct{ io.Writer }
 
 // testArgs returns the flags that this run of the tests was given, less those
 // that name files of the go command's.
