@@ -47,7 +47,7 @@ func (c *int80Context) Switch(ctx context.Context, mm platform.MemoryManager, ac
 	info, at, err := c.Context.Switch(ctx, mm, ac, cpu)
 	if err == platform.ErrContextSignal && info.Signo == int32(linux.SIGSEGV) && info.Code == linux.SI_KERNEL && isInt80(ctx, mm, ac) {
 		regs := &ac.StateData().Regs
-		regs.Orig_rax = regs.Rax + i386Mark
+		regs.Orig_rax = uint64(uint32(regs.Rax)) + i386Mark
 		regs.Rip += uint64(len(int80))
 		return nil, hostarch.NoAccess, nil
 	}

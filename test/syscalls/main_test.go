@@ -219,7 +219,9 @@ func native(args []string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exec.Command(runner, append([]string{bin}, args...)...), nil
+	cmd := exec.Command(runner, append([]string{bin}, args...)...)
+	cmd.Env = append(os.Environ(), "LINUX_RUN_S=1200")
+	return cmd, nil
 }
 
 // emulated runs the tests in a sandbox in an emulated machine.
@@ -242,7 +244,7 @@ func emulated(arch, platform string, args []string) (*exec.Cmd, error) {
 	cmd.Args = append(cmd.Args, sandbox.Flags(platform)...)
 	cmd.Args = append(cmd.Args, "do", "/bin/busybox", "env", envSandbox+"="+platform, "/"+filepath.Base(tests))
 	cmd.Args = append(cmd.Args, args...)
-	cmd.Env = append(os.Environ(), "MACHINE_FILES="+tests, "MACHINE_S=600")
+	cmd.Env = append(os.Environ(), "MACHINE_FILES="+tests, "MACHINE_S=1200")
 	return cmd, nil
 }
 

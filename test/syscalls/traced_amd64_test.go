@@ -169,6 +169,7 @@ const (
 // every script takes memory for good.
 func newTracing(t *testing.T, way string, c *tracedCall) *tracing {
 	t.Helper()
+	pin(t)
 	s := newScript(t)
 	tr := &tracing{t: t, s: s, call: c, way: way, body: s.newList(), stack: stackTop(memory(t, 1))}
 	tr.status, tr.after, tr.ran, tr.tid, tr.peeked = s.p.Word(), s.p.Word(), s.p.Word(), s.p.Word(), s.p.Word()
@@ -189,6 +190,26 @@ func newTracing(t *testing.T, way string, c *tracedCall) *tracing {
 		}
 	})
 	return tr
+}
+
+// pin binds this thread, and all tasks it makes, to one CPU until the test ends. On
+// Linux a tracer spins until its tracee has left its CPU, if that is another one. A
+// slow machine would do little else.
+func pin(t *testing.T) {
+	t.Helper()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	cpu := 0
+	for !all.IsSet(cpu) {
+		cpu++
+	}
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.SchedSetaffinity(0, &all) })
 }
 
 // prepare makes a new script for the tracee: it waits to be let go, makes a child
@@ -537,12 +558,16 @@ func (tr *tracing) checkChild(what string) {
 }
 
 // asTracer runs f as a subtest that may be a tracer: on one thread, which ends if the
-// test ends early, and with it all tracees.
+// test fails, and with it all tracees.
 func asTracer(t *testing.T, name string, f func(t *testing.T)) {
 	t.Run(name, func(t *testing.T) {
 		runtime.LockOSThread()
+		t.Cleanup(func() {
+			if !t.Failed() {
+				runtime.UnlockOSThread()
+			}
+		})
 		f(t)
-		runtime.UnlockOSThread()
 	})
 }
 
