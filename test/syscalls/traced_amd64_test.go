@@ -1066,7 +1066,7 @@ func TestTracedOnAndOff(t *testing.T) {
 				t.Fatal(e)
 			}
 			tracee := int(pid)
-			late := time.AfterFunc(patience, func() { unix.Kill(tracee, unix.SIGKILL) })
+			late := time.AfterFunc(3*patience, func() { unix.Kill(tracee, unix.SIGKILL) })
 			defer late.Stop()
 
 			var end unix.WaitStatus
