@@ -140,16 +140,12 @@ func lookup(t *kernel.Task, sysno uintptr) candidate {
 
 // allowed returns whether the seccomp filters of t allow the call that it is about
 // to make. gVisor has asked them before. But a tracer can have changed the number
-// since, and be gone: Linux asks them about what is called in the end.
+// since, and be gone: Linux asks them about what is called in the end. A filter that
+// wants a tracer asked has not allowed it: whether one was asked about this number
+// cannot be seen here.
 func allowed(t *kernel.Task, sysno uintptr) bool {
-	switch evaluateSyscallFilters(t, int32(sysno), t.Arch().SyscallArgs(), hostarch.Addr(t.Arch().IP())) & uint32(gvisorlinux.SECCOMP_RET_ACTION) {
-	case uint32(gvisorlinux.SECCOMP_RET_ALLOW):
-		return true
-	case uint32(gvisorlinux.SECCOMP_RET_TRACE):
-		return t.Tracer() != nil // which has had its say
-	default:
-		return false
-	}
+	action := evaluateSyscallFilters(t, int32(sysno), t.Arch().SyscallArgs(), hostarch.Addr(t.Arch().IP())) & uint32(gvisorlinux.SECCOMP_RET_ACTION)
+	return action == uint32(gvisorlinux.SECCOMP_RET_ALLOW)
 }
 
 // Calls that gVisor's table does not have go to its Missing function, which cannot
