@@ -2,6 +2,7 @@
 package sandbox
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -41,8 +42,14 @@ func build(arch, pkg string, command ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	source, err := sourceDir()
+	if err != nil {
+		return "", err
+	}
+	// Each copy of the source has binaries of its own.
+	copyOf := fmt.Sprintf("%x", sha256.Sum256([]byte(source)))[:16]
 	name := fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(pkg, "/", "-"), command[0], arch)
-	dir := filepath.Join(cache, "runsc-ext", "test", name)
+	dir := filepath.Join(cache, "runsc-ext", "test", copyOf, name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
@@ -64,18 +71,23 @@ func build(arch, pkg string, command ...string) (string, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v: %w\n%s", cmd, err, out)
 	}
-	return bin, touchSource()
+	return bin, touchSource(source)
+}
+
+// sourceDir returns the folder of the module that the test stands in.
+func sourceDir() (string, error) {
+	gomod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(gomod))), nil
 }
 
 // touchSource looks at every file of the module. The go command keeps the result
 // of a test until a file changes that the test has looked at, and does not see what
 // a binary is built from.
-func touchSource() error {
-	gomod, err := exec.Command("go", "env", "GOMOD").Output()
-	if err != nil {
-		return fmt.Errorf("go env GOMOD: %w", err)
-	}
-	return filepath.WalkDir(filepath.Dir(strings.TrimSpace(string(gomod))), func(path string, d fs.DirEntry, err error) error {
+func touchSource(source string) error {
+	return filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
