@@ -10,6 +10,11 @@
 // them also where the child has a copy of the rest.
 package rawclone
 
+import (
+	"fmt"
+	"syscall"
+)
+
 // Op is one operation of a child, or the call by which a parent makes one.
 type Op struct {
 	// Trap is the number of a system call, or one of the Trap constants.
@@ -64,3 +69,34 @@ const (
 	// four arguments, in EBX, ECX, EDX and ESI.
 	Int80
 )
+
+// Sys returns a system call, or another operation that has a number. An argument is
+// a number, a pointer to a word (its address is passed), or the *Op whose result is
+// to be passed.
+func Sys(nr uintptr, args ...any) Op {
+	o := Op{Trap: nr}
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case int:
+			o.Args[i] = uintptr(v)
+		case uintptr:
+			o.Args[i] = v
+		case *uintptr:
+			o.Args[i] = Addr(v)
+		case *Op:
+			o.Args[i] = Addr(&v.Ret)
+			o.Deref |= 1 << i
+		default:
+			panic(fmt.Sprintf("rawclone: argument of type %T", arg))
+		}
+	}
+	return o
+}
+
+// Errno returns the error of an operation, 0 if there was none.
+func (o *Op) Errno() syscall.Errno {
+	if e := -int(o.Ret); e > 0 && e < 4096 {
+		return syscall.Errno(e)
+	}
+	return 0
+}

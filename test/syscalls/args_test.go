@@ -30,14 +30,14 @@ func TestArgsSize(t *testing.T) {
 			// One byte of it is beyond the readable page.
 			straddles := s.clone4Raw(a, sigchld, size, end-size+1, s.exiting(0))
 			s.run()
-			if e := errno(fits); e != 0 {
+			if e := fits.Errno(); e != 0 {
 				t.Errorf("size %d, ending at an unreadable page: %v", size, errName(e))
 			}
 			want := unix.EFAULT
 			if size == 0 {
 				want = 0
 			}
-			if e := errno(straddles); e != want {
+			if e := straddles.Errno(); e != want {
 				t.Errorf("size %d, ending in an unreadable page: %v, want %v", size, errName(e), errName(want))
 			}
 		}
@@ -93,7 +93,7 @@ func TestArgsErrors(t *testing.T) {
 					case f != sigchld:
 						want = unix.EINVAL
 					}
-					if got := errno(calls[i]); got != want {
+					if got := calls[i].Errno(); got != want {
 						t.Errorf("flags %#x, size %d, pointer %s (%#x): %s, want %s", f, size, p.name, p.addr, errName(got), errName(want))
 					}
 				}
@@ -123,7 +123,7 @@ func TestArgsUnreadable(t *testing.T) {
 			call := s.clone4Raw(a, sigchld, a.size(), addr(mem), s.exiting(0))
 			s.wait(call, 0)
 			s.run()
-			if got := errno(call); got != tc.want {
+			if got := call.Errno(); got != tc.want {
 				t.Errorf("%s: %s, want %s", tc.name, errName(got), errName(tc.want))
 			}
 		}
@@ -169,7 +169,7 @@ func TestArgsUpperHalves(t *testing.T) {
 		bad.Args[0] |= garbage
 		s.run()
 		s.ok(call, wait)
-		if got := errno(bad); got != unix.EINVAL {
+		if got := bad.Errno(); got != unix.EINVAL {
 			t.Errorf("flags_high 1 below garbage: %s, want EINVAL", errName(got))
 		}
 	})

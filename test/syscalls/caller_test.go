@@ -100,7 +100,7 @@ func TestFromInit(t *testing.T) {
 				t.Errorf("%s: %d, want %d", check.what, check.got, check.want)
 			}
 		}
-		if got := errno(sibling); got != unix.EINVAL {
+		if got := sibling.Errno(); got != unix.EINVAL {
 			t.Errorf("CLONE_PARENT: %s, want EINVAL", errName(got))
 		}
 	})
@@ -127,7 +127,7 @@ func TestProcessLimit(t *testing.T) {
 			s.wait(older, 0)
 			s.run()
 			s.ok(drop, set)
-			if c4, c := errno(call), errno(older); c4 != tc.want || c != tc.want {
+			if c4, c := call.Errno(), older.Errno(); c4 != tc.want || c != tc.want {
 				t.Errorf("limit %d: clone4 %s, clone %s; want %s", tc.limit, errName(c4), errName(c), errName(tc.want))
 			}
 		}

@@ -33,7 +33,7 @@ func TestFlagBits(t *testing.T) {
 			}, s.exiting(0))
 			s.wait(call, unix.WALL)
 			s.run()
-			if got := errno(call); got != want {
+			if got := call.Errno(); got != want {
 				t.Errorf("bit %d: %s, want %s (%s)", bit, errName(got), errName(want), refused[bit])
 			}
 			if bit == 15 && want == 0 { // CLONE_PARENT: the child is ours.
@@ -94,7 +94,7 @@ func TestFlagCombinations(t *testing.T) {
 					s.wait(call, unix.WALL)
 					s.run()
 					s.ok(setuid)
-					if got := errno(call); got != user.want {
+					if got := call.Errno(); got != user.want {
 						t.Errorf("as %s: %s, want %s", user.name, errName(got), errName(user.want))
 					}
 				}

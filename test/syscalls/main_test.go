@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -74,7 +73,7 @@ type environment struct {
 	name string
 
 	// command returns the command that runs a test binary with args there. An
-	// error that is a skip says why there is none.
+	// error that is a sandbox.Missing says why there is none.
 	command func(args []string) (*exec.Cmd, error)
 
 	// slow is set for emulated machines: no run under -short, and a short one
@@ -82,16 +81,8 @@ type environment struct {
 	slow bool
 }
 
-// skip is the reason for which an environment is not there.
-type skip string
-
-func (s skip) Error() string { return string(s) }
-
 func runEverywhere() int {
-	var envs []environment
-	if runtime.GOARCH == "amd64" {
-		envs = append(envs, environment{name: "native", command: native})
-	}
+	envs := []environment{{name: "native", command: native}}
 	for _, platform := range sandbox.Platforms {
 		envs = append(envs, environment{name: platform, command: func(args []string) (*exec.Cmd, error) {
 			cmd, err := sandbox.Do(platform, append([]string{self()}, args...)...)
@@ -151,7 +142,7 @@ func (env *environment) run(w io.Writer) int {
 	}
 	fmt.Fprintf(w, "=== ON   %s\n", env.name)
 	cmd, err := env.command(args)
-	if s := skip(""); errors.As(err, &s) {
+	if m := sandbox.Missing(""); errors.As(err, &m) {
 		report("SKIP", ": "+err.Error())
 		return 0
 	}
@@ -209,57 +200,18 @@ func self() string {
 	return exe
 }
 
+const pkg = "runsc-ext/test/syscalls"
+
 // native runs the tests on the reference kernel.
 func native(args []string) (*exec.Cmd, error) {
-	runner, err := sharedTool("linux-clone4/linux-run", "qemu-system-x86_64")
+	bin, err := sandbox.BuildTest(pkg, runtime.GOARCH)
 	if err != nil {
 		return nil, err
 	}
-	bin, err := sandbox.BuildTest("runsc-ext/test/syscalls", runtime.GOARCH)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(runner, append([]string{bin}, args...)...)
-	cmd.Env = append(os.Environ(), "LINUX_RUN_S=1200")
-	return cmd, nil
+	return sandbox.Native(bin, args...)
 }
 
 // emulated runs the tests in a sandbox in an emulated machine.
 func emulated(arch, platform string, args []string) (*exec.Cmd, error) {
-	qemu := map[string]string{"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
-	runner, err := sharedTool("machines/machine-run", qemu[arch])
-	if err != nil {
-		return nil, err
-	}
-	runscExt, err := sandbox.Build("runsc-ext/runsc-ext", arch)
-	if err != nil {
-		return nil, err
-	}
-	tests, err := sandbox.BuildTest("runsc-ext/test/syscalls", arch)
-	if err != nil {
-		return nil, err
-	}
-	// The machine starts runsc-ext with an environment of its own.
-	cmd := exec.Command(runner, arch, runscExt)
-	cmd.Args = append(cmd.Args, sandbox.Flags(platform)...)
-	cmd.Args = append(cmd.Args, "do", "/bin/busybox", "env", envSandbox+"="+platform, "/"+filepath.Base(tests))
-	cmd.Args = append(cmd.Args, args...)
-	cmd.Env = append(os.Environ(), "MACHINE_FILES="+tests, "MACHINE_S=1200")
-	return cmd, nil
-}
-
-// sharedTool returns the path of a tool that is kept beside the source and is no
-// part of it, and that needs the program named.
-func sharedTool(name, needs string) (string, error) {
-	_, file, _, _ := runtime.Caller(0)
-	path := filepath.Join(filepath.Dir(file), "../../../shared", name)
-	if _, err := os.Stat(path); err != nil {
-		return "", skip(fmt.Sprintf("no %s beside the source", name))
-	}
-	for _, program := range []string{needs, "cpio"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return "", skip(fmt.Sprintf("no %s here: apt-get install qemu-system-x86 qemu-system-arm cpio", program))
-		}
-	}
-	return path, nil
+	return sandbox.Emulated(arch, platform, []string{envSandbox + "=" + platform}, pkg, args...)
 }

@@ -73,7 +73,7 @@ func TestNumber(t *testing.T) {
 			continue
 		}
 		s.run()
-		if got := errno(call); got != tc.want {
+		if got := call.Errno(); got != tc.want {
 			t.Errorf("entry %d, RAX %#x: %s, want %s", tc.entry, tc.rax, errName(got), errName(tc.want))
 		}
 	}

@@ -57,7 +57,7 @@ func TestOlderCalls(t *testing.T) {
 		s.run()
 
 		outcome := func(o *rawclone.Op, fd []byte) string {
-			switch e := errno(o); {
+			switch e := o.Errno(); {
 			case e != 0:
 				return errName(e)
 			case int32(*word(fd)) != -1:
@@ -80,7 +80,7 @@ func TestOlderCalls(t *testing.T) {
 		call := s.op(rawclone.Op{Trap: nr, Args: [6]uintptr{pidfd | detached | newcgroup, ^uintptr(0), 1}, Child: s.exiting(3).first})
 		wait, status := s.wait(call, 0)
 		s.run()
-		t.Logf("call %d: %s, wait status %#x", nr, errName(errno(call)), *status)
+		t.Logf("call %d: %s, wait status %#x", nr, errName(call.Errno()), *status)
 		if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 3 {
 			t.Errorf("call %d: %d, wait4 %d, status %#x; want a child with exit status 3", nr, int(call.Ret), int(wait.Ret), *status)
 		}

@@ -79,27 +79,9 @@ func (l *list) op(o rawclone.Op) *rawclone.Op {
 	return next
 }
 
-// sys appends a system call, or another operation that has a number. An argument
-// is a number, a pointer to a word (its address is passed), or the *rawclone.Op
-// whose result is to be passed.
+// sys appends what rawclone.Sys returns.
 func (l *list) sys(nr uintptr, args ...any) *rawclone.Op {
-	o := rawclone.Op{Trap: nr}
-	for i, arg := range args {
-		switch v := arg.(type) {
-		case int:
-			o.Args[i] = uintptr(v)
-		case uintptr:
-			o.Args[i] = v
-		case *uintptr:
-			o.Args[i] = rawclone.Addr(v)
-		case *rawclone.Op:
-			o.Args[i] = rawclone.Addr(&v.Ret)
-			o.Deref |= 1 << i
-		default:
-			l.s.t.Fatalf("argument of type %T", arg)
-		}
-	}
-	return l.op(o)
+	return l.op(rawclone.Sys(nr, args...))
 }
 
 // exit appends the end of a process.
@@ -173,19 +155,11 @@ func (s *script) end() unix.WaitStatus {
 	return reap(s.t, int(pid))
 }
 
-// errno returns the error of an operation, 0 if there was none.
-func errno(o *rawclone.Op) syscall.Errno {
-	if e := -int(o.Ret); e > 0 && e < 4096 {
-		return syscall.Errno(e)
-	}
-	return 0
-}
-
 // ok fails the test if an operation failed.
 func (s *script) ok(ops ...*rawclone.Op) {
 	s.t.Helper()
 	for _, o := range ops {
-		if e := errno(o); e != 0 {
+		if e := o.Errno(); e != 0 {
 			s.t.Fatalf("system call %d%#x: %v", o.Trap, o.Args, e)
 		}
 	}

@@ -127,16 +127,16 @@ func (l *list) attempt(o rawclone.Op, exiting *list) *attempt {
 
 // outcome returns what became of the attempt.
 func (a *attempt) outcome() string {
-	end, e := unix.WaitStatus(*a.end), errno(a.call)
+	end, e := unix.WaitStatus(*a.end), a.call.Errno()
 	switch {
 	case end.Signaled() && a.call.Ret == 0:
 		return unix.SignalName(end.Signal())
 	case end != 0:
 	case a.call.Ret > 0 && a.wait.Ret == a.call.Ret && unix.WaitStatus(*a.status).ExitStatus() == attemptStatus:
 		return child
-	case e != 0 && errno(a.wait) == unix.ECHILD:
+	case e != 0 && a.wait.Errno() == unix.ECHILD:
 		return errName(e)
-	case errno(a.wait) == unix.ECHILD:
+	case a.wait.Errno() == unix.ECHILD:
 		return "no child, and no error"
 	}
 	return fmt.Sprintf("call %#x, wait %#x, child's status %#x, own status %#x", a.call.Ret, a.wait.Ret, *a.status, end)
@@ -305,14 +305,14 @@ func TestSeccompInherited(t *testing.T) {
 			}
 			s.run()
 			if a.name == "i386" && !native {
-				if got := errno(call); got != unix.ENOSYS {
+				if got := call.Errno(); got != unix.ENOSYS {
 					t.Errorf("flags %#x: %s, want ENOSYS", flags, errName(got))
 				}
 				continue
 			}
 			s.ok(call)
 			for i := range abis {
-				got := errno(calls[i])
+				got := calls[i].Errno()
 				ok := got == unix.EPERM
 				switch {
 				case abis[i].name == a.name:

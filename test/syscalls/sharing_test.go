@@ -54,7 +54,7 @@ func TestSharing(t *testing.T) {
 			change: func(s *script, child *list) { child.sys(unix.SYS_DUP3, 1, 99, 0) },
 			look: func(s *script) func() bool {
 				get := s.sys(unix.SYS_FCNTL, 99, unix.F_GETFD)
-				return func() bool { return errno(get) == 0 }
+				return func() bool { return get.Errno() == 0 }
 			},
 		},
 		{
@@ -167,7 +167,7 @@ func TestThread(t *testing.T) {
 		if call.Ret == pgid.Ret {
 			t.Errorf("the thread has the ID of the process, %d", call.Ret)
 		}
-		if e := errno(wait); e != unix.ECHILD {
+		if e := wait.Errno(); e != unix.ECHILD {
 			t.Errorf("waiting for a thread: %s, want ECHILD", errName(e))
 		}
 	})
@@ -244,7 +244,7 @@ func TestParent(t *testing.T) {
 		if _, err := unix.Wait4(int(call.Ret), &ws, 0, nil); err != nil || ws.ExitStatus() != 3 {
 			t.Errorf("wait4 by the caller's parent: status %#x, error %v; want exit status 3", ws, err)
 		}
-		if e := errno(wait); e != unix.ECHILD {
+		if e := wait.Errno(); e != unix.ECHILD {
 			t.Errorf("wait4 by the caller: %s, want ECHILD", errName(e))
 		}
 		if int(ppid.Ret) != os.Getpid() {
@@ -323,7 +323,7 @@ func TestBadTID(t *testing.T) {
 				call := s.clone4(a, flags|sigchld, linux.Clone4Args{Ptid: bad, Ctid: bad, StackStart: stackTop(memory(t, 1))}, s.exiting(5))
 				wait, status := s.wait(call, 0)
 				s.run()
-				if e := errno(call); e != 0 {
+				if e := call.Errno(); e != 0 {
 					t.Errorf("flags %#x, ptid and ctid %#x: %s", flags, bad, errName(e))
 				} else if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 5 {
 					t.Errorf("flags %#x, ptid and ctid %#x: wait4 returned %d, status %#x; want %d, exit status 5", flags, bad, int(wait.Ret), *status, call.Ret)
@@ -381,7 +381,7 @@ func TestTLS(t *testing.T) {
 				s.wait(call, 0)
 				s.run()
 				if flag != 0 && !validTLS(tls) {
-					if e := errno(call); e != unix.EPERM {
+					if e := call.Errno(); e != unix.EPERM {
 						t.Errorf("tls %#x: %s, want EPERM", tls, errName(e))
 					}
 					continue

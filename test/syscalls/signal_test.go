@@ -55,20 +55,20 @@ func TestExitSignal(t *testing.T) {
 			if sees.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 9 {
 				t.Errorf("%s: the wait that sees the child returned %d, status %#x; want %d, exit status 9", name, int(sees.Ret), *status, call.Ret)
 			}
-			if e := errno(not); e != unix.ECHILD {
+			if e := not.Errno(); e != unix.ECHILD {
 				t.Errorf("%s: the wait that does not see the child: %s, want ECHILD", name, errName(e))
 			}
-			if e := errno(none); e != unix.ECHILD {
+			if e := none.Errno(); e != unix.ECHILD {
 				t.Errorf("%s: a child is left: %s", name, errName(e))
 			}
 			if tc.comes == 0 {
-				if e := errno(pending); e != unix.EAGAIN {
+				if e := pending.Errno(); e != unix.EAGAIN {
 					t.Errorf("%s: signal %d came, error %s; want none", name, int(pending.Ret), errName(e))
 				}
 				continue
 			}
 			if int(pending.Ret) != tc.comes {
-				t.Errorf("%s: signal %d (%s), want %d", name, int(pending.Ret), errName(errno(pending)), tc.comes)
+				t.Errorf("%s: signal %d (%s), want %d", name, int(pending.Ret), errName(pending.Errno()), tc.comes)
 				continue
 			}
 			const cldExited = 1

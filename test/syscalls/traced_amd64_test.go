@@ -546,7 +546,7 @@ func (tr *tracing) check(what, tracee, child string) {
 // another ID than the tracer saw.
 func (tr *tracing) checkChild(what string) {
 	tr.t.Helper()
-	if e := errno(tr.op); e != 0 || *tr.ran != 1 || *tr.after != 1 {
+	if e := tr.op.Errno(); e != 0 || *tr.ran != 1 || *tr.after != 1 {
 		tr.t.Errorf("%s: the call: %s, the child ran: %d, the tracee went on: %d", what, errName(e), *tr.ran, *tr.after)
 	}
 	if tr.event != 0 && tr.op.Ret != tr.event || tr.child != nil && int(tr.op.Ret) != tr.child.pid {
@@ -797,7 +797,7 @@ func TestTracedResumed(t *testing.T) {
 					})
 					what := fmt.Sprintf("flags %#x, by request %d, then %v", tc.flags, tc.first, tc.then)
 					tr.check(what, tc.stops, strings.Replace(tc.childs, "first", firstStop(way), 1))
-					switch ran, e := *tr.ran == 1, errno(tr.op); tc.want {
+					switch ran, e := *tr.ran == 1, tr.op.Errno(); tc.want {
 					case whole:
 						tr.checkChild(what)
 					case half:
@@ -929,7 +929,7 @@ func TestTracedChanged(t *testing.T) {
 				tr.check(tc.name, tc.stops, child)
 				if tc.want == 0 {
 					tr.checkChild(tc.name)
-				} else if e := errno(tr.op); e != tc.want {
+				} else if e := tr.op.Errno(); e != tc.want {
 					t.Errorf("%s: %s, want %s", tc.name, errName(e), errName(tc.want))
 				}
 			}
@@ -1106,7 +1106,7 @@ func TestTracedOnAndOff(t *testing.T) {
 				t.Errorf("the tracee ended with wait status %#x", end)
 			}
 			for i, call := range calls {
-				if errno(call) != 0 || joins[i].Ret != call.Ret {
+				if call.Errno() != 0 || joins[i].Ret != call.Ret {
 					t.Errorf("call %d gave %d, the wait for its child %d", i, int(call.Ret), int(joins[i].Ret))
 				}
 			}

@@ -1,0 +1,342 @@
+package differential
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+)
+
+// call is a call of clone4 and who makes it. It has no addresses: these are the
+// same only in one run.
+type call struct {
+	abi    *abi
+	caller caller
+	uid    int         // of the caller: 0 or ordinaryUID
+	exits  unix.Signal // the caller's own exit signal
+	number uint64      // the upper half of the register with the number
+	upper  uint64      // the upper halves of the registers with the flags
+	flags  uint64      // exit signal included
+	size   uint64      // args_size
+	args   place       // where the struct is
+	beyond int         // atPageEnd: how many of its bytes are in the page behind
+	ptid   place       //
+	ctid   place       //
+	stack  string      // stack_start: a key of stacks
+	length uint64      // stack_size
+	tls    string      // a key of threadPointers
+	end    end         // how the child ends
+}
+
+const ordinaryUID = 12345
+
+// caller is what kind of task makes the call. It is always a child of a process
+// that does nothing else, or a thread of such a child.
+type caller string
+
+const (
+	callerMain   caller = "main"   // the one thread of a process
+	callerThread caller = "thread" // a process's second thread
+	callerVfork  caller = "vfork"  // a child by CLONE_VM and CLONE_VFORK
+	callerInit   caller = "init"   // the first process of a PID namespace
+)
+
+// end is how a child ends.
+type end string
+
+const (
+	endGroup end = "exit_group"
+	endTask  end = "exit"
+	endKill  end = "kill" // by SIGKILL that it sends itself, or exit if that does nothing
+	endExec  end = "exec" // executes a program that exits
+)
+
+// place is where a pointer points to.
+type place string
+
+const (
+	atPrivate    place = "private"    // memory that is copied without CLONE_VM
+	atShared     place = "shared"     // memory that is always shared
+	atUnaligned  place = "unaligned"  // private, at an odd address
+	atPageEnd    place = "page-end"   // an unreadable page follows
+	atStraddling place = "straddling" // half of it is in the unreadable page
+	atReadOnly   place = "read-only"  // memory
+	atUnreadable place = "unreadable" // memory
+	atNull       place = "null"       //
+	atLow        place = "low"        // the first page
+	atUserEnd    place = "user-end"   // the first byte that is not user memory
+	atKernel     place = "kernel"     //
+	atNonCanon   place = "non-canon"  // neither
+	atLast       place = "last"       // the last byte of all
+	atGarbage    place = "upper-half" // shared, and something in the upper half
+	atPtid       place = "ptid"       // ctid: where ptid points to
+)
+
+// badAddresses are the places that are the same in every process.
+var badAddresses = map[place]uint64{
+	atNull:     0,
+	atLow:      1,
+	atUserEnd:  0x7ffffffff000,
+	atKernel:   0xffff800000000000,
+	atNonCanon: 1 << 63,
+	atLast:     1<<64 - 1,
+}
+
+var (
+	argsPlaces = []place{atUnreadable, atNull, atLow, atUserEnd, atKernel, atNonCanon, atLast, atGarbage}
+	tidPlaces  = []place{atUnaligned, atStraddling, atReadOnly, atUnreadable, atNull, atLow, atUserEnd, atKernel, atNonCanon, atLast}
+)
+
+// stacks are the values of stack_start; "given" is an address of private memory.
+var stacks = map[string]uint64{"0": 0, "given": 0, "given+3": 3, "8": 8, "1": 1, "user-end": 0x7ffffffff000, "kernel": 0xffff800000000000, "non-canon": 1 << 63, "last": 1<<64 - 1}
+
+// threadPointers are the values of tls; "given" is an address of private memory.
+// What is between the largest user address with 4 levels of page tables and with 5
+// depends on the machine, and is not tried.
+var threadPointers = map[string]uint64{"0": 0, "given": 0, "12345": 12345, "4-levels": 1<<47 - 4097, "5-levels": 1<<56 - 4096, "2^56": 1 << 56, "non-canon": 1 << 63, "last": 1<<64 - 1}
+
+// fixedTLS returns whether the outcome for tls is the same on each machine.
+func fixedTLS(tls uint64) bool { return tls < 1<<47-4096 || tls >= 1<<56-4096 }
+
+func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
+
+// chance returns true in p of 100 cases.
+func chance(rng *rand.Rand, p int) bool { return rng.IntN(100) < p }
+
+const (
+	threadFlags    = linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
+	namespaceFlags = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWUSER | linux.CLONE_NEWPID | linux.CLONE_NEWNET
+	refusedFlags   = linux.CLONE_PID | linux.CLONE_DETACHED | linux.CLONE_STOPPED
+)
+
+// generate returns call i of a seed, over the first n ABIs.
+func generate(seed uint64, i, n int) *call {
+	rng := rand.New(rand.NewPCG(seed, uint64(i)))
+	c := &call{
+		abi:    &abis[rng.IntN(n)],
+		caller: pick(rng, callerMain, callerMain, callerThread, callerVfork, callerInit),
+		exits:  pick(rng, unix.SIGCHLD, unix.SIGCHLD, unix.SIGCHLD, 0, unix.SIGUSR1),
+	}
+	if chance(rng, 20) {
+		c.uid = ordinaryUID
+	}
+	if chance(rng, 5) {
+		c.number = 0xdeadbeef << 32
+	}
+	if chance(rng, 5) {
+		c.upper = 0xdeadbeef << 32
+	}
+	c.flags = generateFlags(rng)
+
+	full := uint64(linux.SizeOfClone4Args)
+	if c.abi.word == 4 {
+		full = linux.SizeOfCompatClone4Args
+	}
+	switch r := rng.IntN(100); {
+	case r < 75:
+		c.size = full
+	case r < 92:
+		c.size = rng.Uint64N(full + 1)
+	default:
+		c.size = pick(rng, full+1, linux.SizeOfClone4Args, 4096, 1<<31-1, 1<<31, 1<<32, 1<<32+8, 1<<63-1, 1<<63, 1<<64-1)
+	}
+	switch r := rng.IntN(100); {
+	case r < 65:
+		c.args = atShared
+	case r < 85:
+		c.args = atPageEnd
+		if chance(rng, 30) {
+			c.beyond = int(min(1+rng.Uint64N(full), c.effectiveSize()))
+		}
+	default:
+		c.args = pick(rng, argsPlaces...)
+	}
+	tid := func() place {
+		switch r := rng.IntN(100); {
+		case r < 55:
+			return atPrivate
+		case r < 75:
+			return atShared
+		default:
+			return pick(rng, tidPlaces...)
+		}
+	}
+	c.ptid, c.ctid = tid(), tid()
+	if chance(rng, 20) {
+		c.ctid = atPtid
+	}
+	c.stack = pick(rng, "0", "0", "given", "given", "given", "given+3", "8", "1", "user-end", "kernel", "non-canon", "last")
+	c.length = pick(rng, uint64(0), 0, 1, 4096, 1<<31, 1<<64-1)
+	c.tls = pick(rng, "given", "given", "given", "0", "12345", "4-levels", "5-levels", "2^56", "non-canon", "last")
+	if f := c.passed(linux.Clone4Args{TLS: threadPointers[c.tls]}); !fixedTLS(f.TLS) { // cut off in the middle
+		c.tls = "12345"
+	}
+	c.end = pick(rng, endGroup, endGroup, endTask, endKill, endExec)
+	if c.flags&linux.CLONE_THREAD != 0 {
+		c.end = endTask // the others end the caller as well
+	}
+	if c.has(linux.CLONE_CHILD_CLEARTID) && c.flags&(linux.CLONE_THREAD|linux.CLONE_PARENT) != 0 {
+		// The caller cannot wait for the child, but for *ctid to be cleared.
+		if c.ctidPlace() == atUnaligned {
+			c.ctid = atPrivate
+		}
+		if c.end == endKill || c.end == endExec {
+			c.end = endGroup
+		}
+	}
+	return c
+}
+
+func generateFlags(rng *rand.Rand) uint64 {
+	var flags uint64
+	each := func(of uint64, p int) {
+		for bit := range 32 {
+			if of&(1<<bit) != 0 && chance(rng, p) {
+				flags ^= 1 << bit
+			}
+		}
+	}
+	switch rng.IntN(10) {
+	case 0, 1: // a fork
+	case 2:
+		flags = linux.CLONE_VM | linux.CLONE_VFORK
+	case 3, 4:
+		flags = threadFlags
+	case 5:
+		each(namespaceFlags, 40)
+	case 6:
+		flags = uint64(rng.Uint32())
+	default:
+		each(0xffffff00&^namespaceFlags&^refusedFlags, 30)
+		each(namespaceFlags, 5)
+	}
+	each(linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_SETTID|linux.CLONE_CHILD_CLEARTID, 40)
+	each(0xffffff00, 3)
+	if chance(rng, 85) { // make it one that is accepted
+		flags &^= refusedFlags
+		if flags&linux.CLONE_THREAD != 0 {
+			flags |= linux.CLONE_SIGHAND
+			flags &^= linux.CLONE_NEWUSER | linux.CLONE_NEWPID
+		}
+		if flags&linux.CLONE_SIGHAND != 0 {
+			flags |= linux.CLONE_VM
+		}
+		if flags&(linux.CLONE_NEWNS|linux.CLONE_NEWUSER) != 0 {
+			flags &^= linux.CLONE_FS
+		}
+		if flags&linux.CLONE_NEWIPC != 0 {
+			flags &^= linux.CLONE_SYSVSEM
+		}
+	} else if chance(rng, 30) {
+		flags |= 1 << (32 + rng.IntN(32))
+	}
+	flags &^= linux.CSIGNAL
+	switch r := rng.IntN(100); {
+	case r < 50:
+		return flags | uint64(unix.SIGCHLD)
+	case r < 65:
+		return flags
+	}
+	signal := rng.Uint64N(256)
+	if signal == uint64(unix.SIGSTOP) || signal == uint64(unix.SIGKILL) {
+		// What a caller sees that is stopped or killed meanwhile is a race.
+		signal = uint64(unix.SIGUSR2)
+	}
+	return flags | signal
+}
+
+// encode puts a struct into the form that the ABI has.
+func (c *call) encode(args linux.Clone4Args) []byte {
+	var buf []byte
+	for _, v := range []uint64{args.Ptid, args.Ctid, args.StackStart, args.StackSize, args.TLS} {
+		if c.abi.word == 8 {
+			buf = binary.LittleEndian.AppendUint64(buf, v)
+		} else {
+			buf = binary.LittleEndian.AppendUint32(buf, uint32(v))
+		}
+	}
+	return buf
+}
+
+// effectiveSize returns args_size as a word of the ABI has it.
+func (c *call) effectiveSize() uint64 {
+	if c.abi.word == 4 {
+		return uint64(uint32(c.size))
+	}
+	return c.size
+}
+
+// passed returns what of args reaches the kernel: words of the ABI, and of these
+// what args_size has room for.
+func (c *call) passed(args linux.Clone4Args) linux.Clone4Args {
+	buf := c.encode(args)
+	if size := c.effectiveSize(); size < uint64(len(buf)) {
+		clear(buf[size:])
+	}
+	field := func(i int) uint64 {
+		if c.abi.word == 4 {
+			return uint64(binary.LittleEndian.Uint32(buf[4*i:]))
+		}
+		return binary.LittleEndian.Uint64(buf[8*i:])
+	}
+	return linux.Clone4Args{Ptid: field(0), Ctid: field(1), StackStart: field(2), StackSize: field(3), TLS: field(4)}
+}
+
+// has returns whether all of flags are set.
+func (c *call) has(flags uint64) bool { return c.flags&flags == flags }
+
+// signal returns the exit signal.
+func (c *call) signal() uint64 { return c.flags & linux.CSIGNAL }
+
+// ctidPlace returns where ctid points to.
+func (c *call) ctidPlace() place {
+	if c.ctid == atPtid {
+		return c.ptid
+	}
+	return c.ctid
+}
+
+// String returns everything that is to be known of the call.
+func (c *call) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s uid=%d exits=%d flags=%s signal=%d size=%#x@%s", c.abi.name, c.caller, c.uid, c.exits, flagNames(c.flags), c.signal(), c.size, c.args)
+	if c.beyond != 0 {
+		fmt.Fprintf(&b, "+%d", c.beyond)
+	}
+	fmt.Fprintf(&b, " ptid=%s ctid=%s stack=%s/%#x tls=%s end=%s", c.ptid, c.ctid, c.stack, c.length, c.tls, c.end)
+	if c.number != 0 {
+		b.WriteString(" number-garbage")
+	}
+	if c.upper != 0 {
+		b.WriteString(" flags-garbage")
+	}
+	return b.String()
+}
+
+var flagName = map[int]string{
+	8: "VM", 9: "FS", 10: "FILES", 11: "SIGHAND", 12: "PID", 13: "PTRACE", 14: "VFORK", 15: "PARENT",
+	16: "THREAD", 17: "NEWNS", 18: "SYSVSEM", 19: "SETTLS", 20: "PARENT_SETTID", 21: "CHILD_CLEARTID", 22: "DETACHED", 23: "UNTRACED",
+	24: "CHILD_SETTID", 25: "STOPPED", 26: "NEWUTS", 27: "NEWIPC", 28: "NEWUSER", 29: "NEWPID", 30: "NEWNET", 31: "IO",
+}
+
+func flagNames(flags uint64) string {
+	var names []string
+	for bit := 8; bit < 64; bit++ {
+		if flags&(1<<bit) == 0 {
+			continue
+		}
+		name := flagName[bit]
+		if name == "" {
+			name = fmt.Sprintf("2^%d", bit)
+		}
+		names = append(names, name)
+	}
+	if names == nil {
+		return "0"
+	}
+	return strings.Join(names, "|")
+}

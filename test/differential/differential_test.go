@@ -1,0 +1,257 @@
+package differential
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"runsc-ext/test/sandbox"
+)
+
+const (
+	recordedSeed  = 1
+	recordedCalls = 1000
+
+	// emulatedCalls is for the emulated machines: enough to meet everything once.
+	emulatedCalls = 200
+
+	// becomes is between a call and its outcome in a line.
+	becomes = " -> "
+
+	maxShown = 20 // differences
+)
+
+// recorded are the files of outcomes on the reference kernel, by the number of ABIs
+// that calls are generated for. arm64 has one. Nothing that a call says means
+// something else there, so what it is held to is what Linux does on amd64.
+var recorded = map[int]struct {
+	file  string
+	calls int
+}{
+	3: {"native-seed1.txt", recordedCalls},
+	1: {"native-64bit-seed1.txt", emulatedCalls},
+}
+
+// batch is a range of calls.
+type batch struct {
+	first, calls int
+	abis         int
+}
+
+// args returns the arguments for a test binary that is to make the calls.
+func (b batch) args() []string {
+	return []string{"-outcomes", fmt.Sprintf("-seed=%d", *seed), fmt.Sprintf("-first=%d", b.first), fmt.Sprintf("-calls=%d", b.calls), fmt.Sprintf("-abis=%d", b.abis), fmt.Sprintf("-older=%v", *older)}
+}
+
+func TestDifferential(t *testing.T) {
+	if *record {
+		for n, r := range recorded {
+			recordTestdata(t, r.file, batch{0, r.calls, n})
+		}
+		return
+	}
+	whole := batch{*first, *calls, len(abis)}
+	for _, platform := range sandbox.Platforms {
+		t.Run(platform, func(t *testing.T) {
+			compare(t, whole, machine{runtime.GOARCH, platform}, func() (*exec.Cmd, error) {
+				bin, err := sandbox.BuildTest(pkg, runtime.GOARCH)
+				if err != nil {
+					return nil, err
+				}
+				return sandbox.Do(platform, append([]string{bin}, whole.args()...)...)
+			})
+		})
+	}
+	for _, m := range []struct {
+		machine
+		abis int
+	}{
+		{machine{"amd64", "kvm"}, 3},
+		{machine{"arm64", "systrap"}, 1},
+		{machine{"arm64", "ptrace"}, 1},
+	} {
+		t.Run(m.platform+"-"+m.arch+"-emulated", func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("-short")
+			}
+			b := batch{*first, min(*calls, emulatedCalls), m.abis}
+			compare(t, b, m.machine, func() (*exec.Cmd, error) { return sandbox.Emulated(m.arch, m.platform, nil, pkg, b.args()...) })
+		})
+	}
+}
+
+// compare runs a command that makes calls on some platform, and compares what it
+// prints with what the calls do on Linux.
+func compare(t *testing.T, b batch, on machine, command func() (*exec.Cmd, error)) {
+	t.Helper()
+	want := expected(t, b)
+	cmd, err := command()
+	got := parse(t, b, run(t, cmd, err))
+	differences, affected := 0, make([]int, len(knownDifferences))
+	for i := range b.calls {
+		c := generate(*seed, b.first+i, b.abis)
+		w, g := want[i], got[i]
+		if w == g {
+			continue
+		}
+		// Count only the calls in which a known difference shows.
+		for k, known := range knownDifferences {
+			if known.affects(c, on) {
+				w, g = without(w, known.fields), without(g, known.fields)
+				affected[k]++
+			}
+		}
+		if w == g {
+			continue
+		}
+		if differences++; differences <= maxShown {
+			t.Errorf("call %d of seed %d: %v\n%s", b.first+i, *seed, c, diff(want[i], got[i]))
+		}
+	}
+	if differences > maxShown {
+		t.Errorf("... and %d calls more", differences-maxShown)
+	}
+	t.Logf("%d calls compared, %d differences", b.calls, differences)
+	for k, known := range knownDifferences {
+		if affected[k] != 0 {
+			t.Logf("known difference in %d calls: %s: %s; not compared: %s", affected[k], known.name, known.why, cmp.Or(strings.Join(known.fields, ", "), "anything"))
+		}
+	}
+}
+
+// diff shows where two outcomes differ.
+func diff(want, got string) string {
+	w, g := strings.Fields(want), strings.Fields(got)
+	if len(w) == len(g) {
+		var differ []string
+		for i := range w {
+			if w[i] != g[i] {
+				differ = append(differ, fmt.Sprintf("\tnative: %s\n\tsandbox: %s", w[i], g[i]))
+			}
+		}
+		return strings.Join(differ, "\n")
+	}
+	return fmt.Sprintf("\tnative: %s\n\tsandbox: %s", want, got)
+}
+
+// live are the outcomes that the reference kernel was asked for, by batch.
+var live = make(map[batch][]string)
+
+// expected returns the outcomes of calls on Linux.
+func expected(t *testing.T, b batch) []string {
+	t.Helper()
+	if r := recorded[b.abis]; *seed == recordedSeed && b.first+b.calls <= r.calls && !*older {
+		data, err := os.ReadFile(filepath.Join("testdata", r.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parse(t, batch{0, r.calls, b.abis}, data)[b.first : b.first+b.calls]
+	}
+	if live[b] == nil {
+		cmd, err := native(b)
+		live[b] = parse(t, b, run(t, cmd, err))
+	}
+	return live[b]
+}
+
+// recordTestdata makes calls on the reference kernel and writes their outcomes to a
+// file.
+func recordTestdata(t *testing.T, file string, b batch) {
+	t.Helper()
+	if *seed != recordedSeed || *older {
+		t.Fatalf("-record is for seed %d, by clone4", recordedSeed)
+	}
+	cmd, err := native(b)
+	out := run(t, cmd, err)
+	parse(t, b, out)
+	head := fmt.Sprintf(`# What %d calls of clone4 do on the reference kernel, a Linux with clone4: seed %d.
+# Made by: go test ./test/differential -record
+# On each line: the number of the call, the call, its outcome. The words are those
+# of call.String and of (*recorder).record. Next is the kernel.
+`, b.calls, recordedSeed)
+	if err := os.WriteFile(filepath.Join("testdata", file), append([]byte(head), bytes.TrimSpace(out)...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("testdata/%s: %d calls", file, b.calls)
+}
+
+// parse returns the outcomes of calls from what a run of them printed.
+func parse(t *testing.T, b batch, out []byte) []string {
+	t.Helper()
+	var outcomes []string
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		number, rest, _ := strings.Cut(line, " ")
+		if n, err := strconv.Atoi(number); err != nil || n != b.first+len(outcomes) {
+			if line != "" && !strings.HasPrefix(line, "#") {
+				t.Logf("not a call: %s", line)
+			}
+			continue
+		}
+		call, outcome, ok := strings.Cut(rest, becomes)
+		if want := generate(*seed, b.first+len(outcomes), b.abis).String(); !ok || call != want {
+			t.Fatalf("call %s is\n\t%s\nand not\n\t%s\nIf the generator has changed: go test ./test/differential -record", number, call, want)
+		}
+		outcomes = append(outcomes, outcome)
+	}
+	if len(outcomes) != b.calls {
+		t.Fatalf("outcomes of %d calls, not of %d; the next is: %v", len(outcomes), b.calls, generate(*seed, b.first+len(outcomes), b.abis))
+	}
+	return outcomes
+}
+
+// run runs a command and returns what it prints. It does not wait for ever: a call
+// that hangs hangs the sandbox or the machine.
+func run(t *testing.T, cmd *exec.Cmd, err error) []byte {
+	t.Helper()
+	if m := sandbox.Missing(""); errors.As(err, &m) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if d, ok := t.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, d.Add(-20*time.Second))
+		defer cancel()
+	}
+	bounded := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
+	bounded.Env = cmd.Env
+	// Not killed at once: it ends a machine that it has started.
+	bounded.Cancel = func() error { return bounded.Process.Signal(syscall.SIGTERM) }
+	bounded.WaitDelay = 10 * time.Second
+	var out bytes.Buffer
+	bounded.Stdout, bounded.Stderr = &out, &out
+	start := time.Now()
+	if err := bounded.Run(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, tail(out.Bytes()))
+	}
+	t.Logf("%s: %.1fs", filepath.Base(cmd.Path), time.Since(start).Seconds())
+	return out.Bytes()
+}
+
+// tail returns the end of what a command printed.
+func tail(out []byte) []byte { return out[max(0, len(out)-2000):] }
+
+const pkg = "runsc-ext/test/differential"
+
+// native returns the command that makes calls on the reference kernel.
+func native(b batch) (*exec.Cmd, error) {
+	bin, err := sandbox.BuildTest(pkg, runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	return sandbox.Native(bin, b.args()...)
+}

@@ -1,0 +1,61 @@
+package differential
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	seed   = flag.Uint64("seed", recordedSeed, "make the calls of this seed")
+	first  = flag.Int("first", 0, "number of the first call")
+	calls  = flag.Int("calls", recordedCalls, "make this many calls; 200 at most in an emulated machine")
+	record = flag.Bool("record", false, "make testdata anew, on the reference kernel")
+	older  = flag.Bool("older", false, "make the calls by clone(2), as far as it has what clone4 has: a difference that is there too is gVisor's own")
+
+	// For the test binary in a sandbox or on the reference kernel.
+	outcomes = flag.Bool("outcomes", false, "make the calls on this kernel and print their outcomes; test nothing")
+	nABIs    = flag.Int("abis", len(abis), "with -outcomes: make calls of this many ABIs, the first with 64-bit words")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *outcomes {
+		if err := printOutcomes(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// printOutcomes makes calls and prints a line for each.
+func printOutcomes() error {
+	r, err := newRecorder()
+	if err != nil {
+		return err
+	}
+	r.older = *older
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	w := bufio.NewWriter(os.Stdout)
+	defer w.Flush()
+	fmt.Fprintf(w, "# %s %s %s\n", unix.ByteSliceToString(uts.Sysname[:]), unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]))
+	for i := *first; i < *first+*calls; i++ {
+		c := generate(*seed, i, *nABIs)
+		out, err := r.record(c)
+		if err != nil {
+			return fmt.Errorf("call %d: %v: %w", i, c, err)
+		}
+		fmt.Fprintf(w, "%d %v%s%s\n", i, c, becomes, out)
+		w.Flush() // that a call which hangs is the one that is missing
+	}
+	return nil
+}

@@ -1,0 +1,673 @@
+package differential
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// recorder makes calls and writes down their outcomes.
+//
+// A call is made by a script of raw system calls in a process of its own, the
+// caller, which has a process of its own for a parent, the grandparent. That sees
+// what a child by CLONE_PARENT does.
+type recorder struct {
+	a                                           *arena
+	grandparent, leader, caller, success, child *list // success: of the caller, if the call succeeds
+
+	private  []byte // one page
+	readOnly []byte // one page
+	atEnd    []byte // one page, and an unreadable one behind
+	argsEnd  []byte // the same, for the args struct
+	start    *rawclone.Op
+	paths    map[string]uintptr
+	older    bool // call clone(2) instead
+}
+
+const (
+	// pattern is what is in a word that clone4 may write an ID to, in both halves.
+	pattern = 0x5a5a5a5a
+
+	// Descriptors: of a pipe, of a program that children execute, which writes to
+	// the pipe, and of what children open.
+	readFD, writeFD, execFD, dupFD = 96, 97, 98, 99
+
+	status       = 13 // of a child that exits
+	callerStatus = 3
+)
+
+// Offsets in the private page.
+const (
+	offMemory    = 0
+	offTLS       = 64
+	offPtid      = 256
+	offCtid      = 512
+	offUnaligned = 3 // from the latter two
+)
+
+var namespaceKinds = []struct {
+	name string
+	flag uint64
+}{
+	{"mnt", linux.CLONE_NEWNS},
+	{"uts", linux.CLONE_NEWUTS},
+	{"ipc", linux.CLONE_NEWIPC},
+	{"user", linux.CLONE_NEWUSER},
+	{"pid", linux.CLONE_NEWPID},
+	{"net", linux.CLONE_NEWNET},
+}
+
+func newRecorder() (*recorder, error) {
+	p := rawclone.NewProgram()
+	a := newArena(p, 16<<10)
+	r := &recorder{
+		a:           a,
+		grandparent: newList(p, a, 32),
+		leader:      newList(p, a, 16),
+		caller:      newList(p, a, 64),
+		success:     newList(p, a, 64),
+		child:       newList(p, a, 64),
+		private:     privatePages(1),
+		readOnly:    privatePages(1),
+		atEnd:       privatePages(2),
+		argsEnd:     privatePages(2),
+		start:       p.List(rawclone.Op{}),
+		paths:       make(map[string]uintptr),
+	}
+	names := newArena(p, 1<<10)
+	for _, name := range []string{"/", "/proc", ""} {
+		r.paths[name] = names.path(name)
+	}
+	for _, kind := range namespaceKinds {
+		name := "/proc/thread-self/ns/" + kind.name
+		r.paths[name] = names.path(name)
+	}
+	fill(r.readOnly)
+	fill(r.atEnd)
+	page := unix.Getpagesize()
+	for _, protect := range []struct {
+		mem  []byte
+		prot int
+	}{{r.readOnly, unix.PROT_READ}, {r.atEnd[page:], unix.PROT_NONE}, {r.argsEnd[page:], unix.PROT_NONE}} {
+		if err := unix.Mprotect(protect.mem, protect.prot); err != nil {
+			return nil, fmt.Errorf("mprotect: %w", err)
+		}
+	}
+	// Whoever outlives its parent becomes our child.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("prctl(PR_SET_CHILD_SUBREAPER): %w", err)
+	}
+	return r, r.makeProgram()
+}
+
+func fill(mem []byte) {
+	for i := range mem {
+		mem[i] = pattern & 0xff
+	}
+}
+
+// makeProgram makes a small program at execFD, and the pipe that it writes to.
+func (r *recorder) makeProgram() error {
+	const base, head = 0x10000000, 64 + 56
+	elf := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	le := binary.LittleEndian
+	elf = le.AppendUint16(elf, 2) // ET_EXEC
+	elf = le.AppendUint16(elf, elfMachine)
+	elf = le.AppendUint32(elf, 1)
+	for _, v := range []uint64{base + head, 64, 0} { // entry, program headers, sections
+		elf = le.AppendUint64(elf, v)
+	}
+	elf = le.AppendUint32(elf, 0)
+	for _, v := range []uint16{64, 56, 1, 0, 0, 0} {
+		elf = le.AppendUint16(elf, v)
+	}
+	elf = le.AppendUint32(elf, 1) // PT_LOAD
+	elf = le.AppendUint32(elf, 5) // PF_R | PF_X
+	size := uint64(head + len(program))
+	for _, v := range []uint64{0, base, base, size, size, 0x1000} {
+		elf = le.AppendUint64(elf, v)
+	}
+	elf = append(elf, program...)
+
+	fd, err := unix.MemfdCreate("exit", 0)
+	if err != nil {
+		return fmt.Errorf("memfd_create: %w", err)
+	}
+	if _, err := unix.Write(fd, elf); err != nil {
+		return fmt.Errorf("writing a program: %w", err)
+	}
+	if err := unix.Fchmod(fd, 0o755); err != nil {
+		return fmt.Errorf("fchmod: %w", err)
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("pipe2: %w", err)
+	}
+	for to, from := range map[int]int{execFD: fd, readFD: pipe[0], writeFD: pipe[1]} {
+		if err := unix.Dup3(from, to, 0); err != nil {
+			return fmt.Errorf("dup3: %w", err)
+		}
+	}
+	return nil
+}
+
+// view appends a look at the word at a place for an ID, and returns what was there
+// in the words of the record. It is a function for afterwards.
+func (r *recorder) view(l *list, at uint64, where place) func(known map[uint64]string) string {
+	switch where {
+	case atPrivate, atShared, atUnaligned, atReadOnly:
+	case atStraddling:
+		at -= 6 // the last word of the page
+	default:
+		return func(map[uint64]string) string { return "-" }
+	}
+	o := l.sys(rawclone.TrapLoad, uintptr(at))
+	return func(known map[uint64]string) string {
+		v := uint64(o.Ret)
+		if v == pattern<<32|pattern {
+			return "kept"
+		}
+		if where == atStraddling || v>>32 != pattern {
+			return fmt.Sprintf("%#x", v)
+		}
+		v = uint64(uint32(v))
+		if v == 0 {
+			return "0"
+		}
+		return name(known, v)
+	}
+}
+
+// name returns what a value is called.
+func name(of map[uint64]string, v uint64) string {
+	if s, ok := of[v]; ok {
+		return s
+	}
+	return "other"
+}
+
+// identity is what a task knows of itself.
+type identity struct {
+	pid, tid, ppid, uid, sp *rawclone.Op
+	tls                     func() uint64
+	links                   [][]byte
+}
+
+func (r *recorder) identify(l *list) *identity {
+	id := &identity{
+		sp:   l.sys(rawclone.TrapSP),
+		tls:  l.threadPointer(),
+		pid:  l.sys(unix.SYS_GETPID),
+		tid:  l.sys(unix.SYS_GETTID),
+		ppid: l.sys(unix.SYS_GETPPID),
+		uid:  l.sys(unix.SYS_GETUID),
+	}
+	for _, kind := range namespaceKinds {
+		link := r.a.buffer(64)
+		l.sys(unix.SYS_READLINKAT, unix.AT_FDCWD, r.paths["/proc/thread-self/ns/"+kind.name], addr(link), len(link))
+		id.links = append(id.links, link)
+	}
+	return id
+}
+
+// newNamespaces returns which namespaces id has that old has not.
+func (id *identity) newNamespaces(old *identity) string {
+	var names []string
+	for i, kind := range namespaceKinds {
+		switch {
+		case id.links[i][0] == 0 || old.links[i][0] == 0:
+			names = append(names, kind.name+"?")
+		case !bytes.Equal(id.links[i], old.links[i]):
+			names = append(names, kind.name)
+		}
+	}
+	return join(names)
+}
+
+func join(names []string) string {
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, ",")
+}
+
+// pointer returns the address of a place.
+func (r *recorder) pointer(where place, offset int, shared []byte) uint64 {
+	page := unix.Getpagesize()
+	switch where {
+	case atPrivate:
+		return uint64(addr(r.private[offset:]))
+	case atUnaligned:
+		return uint64(addr(r.private[offset+offUnaligned:]))
+	case atShared:
+		return uint64(addr(shared))
+	case atGarbage:
+		return uint64(addr(shared)) | 0xdeadbeef<<32
+	case atStraddling:
+		return uint64(addr(r.atEnd[page-2:]))
+	case atReadOnly:
+		return uint64(addr(r.readOnly[offset:]))
+	case atUnreadable:
+		return uint64(addr(r.atEnd[page:])) + uint64(offset)
+	}
+	v, ok := badAddresses[where]
+	if !ok {
+		panic("no such place: " + where)
+	}
+	return v
+}
+
+// record makes a call and returns its outcome.
+func (r *recorder) record(c *call) (string, error) {
+	s := r.set(c)
+	*r.start = rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: r.grandparent.first}
+	pid, e := rawclone.Do(r.start)
+	if e != 0 {
+		return "", fmt.Errorf("making a process: %w", e)
+	}
+	orphans, ws, err := reapAll(int(pid))
+	if err != nil {
+		return "", err
+	}
+	var drained [16]byte
+	unix.Read(readFD, drained[:]) // nothing, unless something was executed
+	return s.outcome(ws, orphans), nil
+}
+
+// scene is a call with everything around it: first what is to happen, and then what
+// has happened.
+type scene struct {
+	*recorder
+	c              *call
+	args           linux.Clone4Args
+	passed         linux.Clone4Args // what the kernel is to make of args
+	encoded        []byte           // args
+	argsAt         uint64           // where it is
+	long, short    *uintptr         // durations
+	patience       *uintptr         // of caller and child with each other
+	ready, proceed *uintptr         // child to caller, caller to child
+	done           *uintptr         // child to caller: before its end
+
+	childIs, callerIs     *identity
+	childSees             ids
+	proceeded             *rawclone.Op
+	made                  *rawclone.Op // the call itself
+	succeeded, failed     *after
+	started               *rawclone.Op // the caller
+	ended                 waited       // the caller
+	sibling, cloneSibling waited       // of the caller
+	pending               *uintptr     // signals of the grandparent
+}
+
+// ids are looks at *ptid and *ctid.
+type ids [2]func(known map[uint64]string) string
+
+// set writes the scripts for a call.
+func (r *recorder) set(c *call) *scene {
+	r.a.reset()
+	for _, l := range []*list{r.grandparent, r.leader, r.caller, r.success, r.child} {
+		l.n = 0
+	}
+	s := &scene{recorder: r, c: c}
+	s.setArgs()
+	s.ready, s.proceed, s.done = r.a.word(), r.a.word(), r.a.word()
+	s.long, s.short = s.duration(30*time.Second), s.duration(10*time.Millisecond)
+	s.patience = s.long
+	if c.has(linux.CLONE_VFORK) {
+		// The caller cannot let the child proceed, and finds done what it waits for.
+		s.patience = s.short
+	}
+	s.setChild()
+	s.setCaller()
+	s.setGrandparent()
+	return s
+}
+
+// setArgs fills the memory that the call is about.
+func (s *scene) setArgs() {
+	c, page := s.c, unix.Getpagesize()
+	fill(s.private)
+	*word(s.private[offMemory:]) = 0
+	sharedP, sharedC := s.a.buffer(8), s.a.buffer(8)
+	fill(sharedP)
+	fill(sharedC)
+	s.args = linux.Clone4Args{
+		Ptid:       s.pointer(c.ptid, offPtid, sharedP),
+		StackStart: stacks[c.stack],
+		StackSize:  c.length,
+		TLS:        threadPointers[c.tls],
+	}
+	s.args.Ctid = s.args.Ptid
+	if c.ctid != atPtid {
+		s.args.Ctid = s.pointer(c.ctid, offCtid, sharedC)
+	}
+	if strings.HasPrefix(c.stack, "given") {
+		s.args.StackStart += uint64(addr(s.private)) + uint64(len(s.private)) - 64
+	}
+	if c.tls == "given" {
+		s.args.TLS = uint64(addr(s.private[offTLS:]))
+	}
+	s.passed = c.passed(s.args)
+	s.encoded = c.encode(s.args)
+	if c.args == atPageEnd {
+		begin := page - int(min(c.effectiveSize(), uint64(len(s.encoded)))) + c.beyond
+		copy(s.argsEnd[begin:page], s.encoded)
+		s.argsAt = uint64(addr(s.argsEnd)) + uint64(begin)
+	} else {
+		shared := s.a.buffer(len(s.encoded))
+		copy(shared, s.encoded)
+		s.argsAt = s.pointer(c.args, 0, shared)
+	}
+}
+
+// duration returns a struct timespec.
+func (s *scene) duration(d time.Duration) *uintptr {
+	buf := s.a.buffer(16)
+	*word(buf), *word(buf[8:]) = uintptr(d/time.Second), uintptr(d%time.Second)
+	return word(buf)
+}
+
+// see appends looks at *ptid and *ctid.
+func (s *scene) see(l *list) ids {
+	return ids{s.view(l, s.args.Ptid, s.c.ptid), s.view(l, s.args.Ctid, s.c.ctidPlace())}
+}
+
+// setChild writes what the child does: it looks around, changes what it may share,
+// waits for the caller to look too, and ends.
+func (s *scene) setChild() {
+	l := s.child
+	s.childIs = s.identify(l)
+	s.childSees = s.see(l)
+	l.sys(rawclone.TrapStore, addr(s.private[offMemory:]), 1)
+	l.sys(unix.SYS_DUP3, 1, dupFD, 0)
+	l.sys(unix.SYS_CHDIR, s.paths["/proc"])
+	ignore := s.a.buffer(32)
+	*word(ignore) = 1 // SIG_IGN
+	l.sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), addr(ignore), 0, 8)
+	l.tell(s.ready)
+	l.await(s.proceed, 0, s.patience)
+	s.proceeded = l.sys(rawclone.TrapLoad, s.proceed)
+	l.tell(s.done)
+	switch s.c.end {
+	case endKill:
+		l.sys(unix.SYS_KILL, s.childIs.pid, int(unix.SIGKILL))
+	case endExec:
+		l.sys(unix.SYS_EXECVEAT, execFD, s.paths[""], 0, 0, unix.AT_EMPTY_PATH)
+		l.sys(unix.SYS_WRITE, writeFD, s.paths[""], 1)
+	case endTask:
+		l.sys(unix.SYS_EXIT, status)
+	}
+	l.sys(unix.SYS_EXIT_GROUP, status)
+}
+
+// setCaller writes what the caller does.
+func (s *scene) setCaller() {
+	c, l := s.c, s.caller
+	if c.uid != 0 {
+		l.sys(unix.SYS_SETRESUID, c.uid, c.uid, c.uid)
+	}
+	l.sys(unix.SYS_CHDIR, s.paths["/"])
+	s.callerIs = s.identify(l)
+	call := rawclone.Op{
+		Trap:  c.abi.nr | uintptr(c.number),
+		Entry: c.abi.entry,
+		Args:  [6]uintptr{uintptr(c.flags>>32 | c.upper), uintptr(c.flags&0xffffffff | c.upper), uintptr(c.size), uintptr(s.argsAt)},
+		Child: s.child.first,
+	}
+	if s.older {
+		call = rawclone.Op{Trap: unix.SYS_CLONE, Args: cloneArgs(c.flags, s.passed), Child: s.child.first}
+	}
+	s.made = l.op(call)
+	if c.has(linux.CLONE_VFORK) && (c.has(linux.CLONE_THREAD) || reapsItself(c)) {
+		// There is nothing left of the child.
+		s.succeeded = s.look(l, true)
+		s.failed = s.succeeded
+		return
+	}
+	// 0 for an ID of a task that is there, zombies included, and so a jump: with a
+	// failed call there is nothing to wait for.
+	l.op(rawclone.Op{Trap: unix.SYS_SCHED_GETSCHEDULER, Args: [6]uintptr{rawclone.Addr(&s.made.Ret)}, Deref: 1, Child: s.success.first})
+	s.failed = s.look(l, false)
+	s.succeeded = s.look(s.success, true)
+}
+
+// after is what the caller sees after the call.
+type after struct {
+	live, final   ids
+	ready, done   *rawclone.Op
+	cleared       *rawclone.Op // nil: no wait for that
+	plain, clone  waited
+	left          waited
+	info          []byte
+	first, second *rawclone.Op // signals
+	memory, files *rawclone.Op
+	cwd, action   []byte
+}
+
+// look writes what the caller does after the call, to its end.
+func (s *scene) look(l *list, succeeded bool) *after {
+	var a after
+	if succeeded {
+		a.ready = l.await(s.ready, 0, s.patience)
+		a.live = s.see(l)
+		l.tell(s.proceed)
+		a.done = l.await(s.done, 0, s.patience)
+		s.awaitEnd(l, &a)
+	}
+	a.plain = l.wait(s.made, 0)
+	a.clone = l.wait(s.made, unix.WCLONE)
+	all := s.a.word()
+	*all = ^uintptr(0)
+	a.info = s.a.buffer(128)
+	now := s.duration(0)
+	a.first = l.sys(unix.SYS_RT_SIGTIMEDWAIT, all, addr(a.info), now, 8)
+	a.second = l.sys(unix.SYS_RT_SIGTIMEDWAIT, all, 0, now, 8)
+	a.left = l.wait(-1, unix.WALL)
+	a.final = s.see(l)
+	a.memory = l.sys(rawclone.TrapLoad, addr(s.private[offMemory:]))
+	a.files = l.sys(unix.SYS_FCNTL, dupFD, unix.F_GETFD)
+	a.cwd = s.a.buffer(64)
+	l.sys(unix.SYS_GETCWD, addr(a.cwd), len(a.cwd))
+	a.action = s.a.buffer(32)
+	l.sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), 0, addr(a.action), 8)
+	l.sys(unix.SYS_EXIT_GROUP, callerStatus)
+	return &a
+}
+
+// awaitEnd writes waits for what no wait4 waits for.
+func (s *scene) awaitEnd(l *list, a *after) {
+	c := s.c
+	if c.end == endExec {
+		// This makes the child's exit signal SIGCHLD, and so decides which wait
+		// sees it.
+		poll := s.a.word()
+		*poll = readFD | unix.POLLIN<<32 // struct pollfd
+		l.sys(unix.SYS_PPOLL, poll, 1, s.long, 0, 0)
+	}
+	at := c.ctidPlace()
+	if c.has(linux.CLONE_CHILD_CLEARTID|linux.CLONE_VM) && !c.has(linux.CLONE_VFORK) && c.end != endKill && c.end != endExec &&
+		s.passed.Ctid == s.args.Ctid && (at == atPrivate || at == atShared) {
+		// The value before it is cleared.
+		var before any = pattern
+		switch {
+		case c.has(linux.CLONE_CHILD_SETTID):
+			before = s.childIs.tid
+		case c.has(linux.CLONE_PARENT_SETTID) && s.passed.Ptid == s.passed.Ctid:
+			before = s.made
+		}
+		a.cleared = l.sys(unix.SYS_FUTEX, uintptr(s.args.Ctid), 0 /* FUTEX_WAIT */, before, s.long)
+	}
+}
+
+// setGrandparent writes what the caller's parent does, and the caller's process if
+// the caller is a thread of it.
+func (s *scene) setGrandparent() {
+	l, first, flags := s.grandparent, s.caller, uintptr(s.c.exits)
+	switch s.c.caller {
+	case callerThread:
+		first = s.leader
+		first.clone(threadFlags, s.caller)
+		first.await(s.a.word(), 0, s.duration(time.Hour))
+	case callerVfork:
+		flags |= linux.CLONE_VM | linux.CLONE_VFORK
+	case callerInit:
+		flags |= linux.CLONE_NEWPID
+	}
+	s.started = l.clone(flags, first)
+	s.ended = l.wait(s.started, unix.WALL)
+	s.sibling = l.wait(-1, 0)
+	s.cloneSibling = l.wait(-1, unix.WCLONE)
+	s.pending = s.a.word()
+	l.sys(unix.SYS_RT_SIGPENDING, s.pending, 8)
+	l.sys(unix.SYS_EXIT_GROUP, 0)
+}
+
+// outcome puts into words what has happened, with the wait status of the
+// grandparent and the number of processes that outlived it.
+func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
+	var b strings.Builder
+	field := func(key, format string, args ...any) {
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, key+"="+format, args...)
+	}
+	ret := uint64(s.made.Ret)
+	childIs, callerIs, result := s.childIs, s.callerIs, s.succeeded
+	tids := map[uint64]string{uint64(childIs.tid.Ret): "own", ret: "ret"}
+	uids := map[uint64]string{65534: "overflow", uint64(callerIs.uid.Ret): "callers"}
+	// In the grandparent's PID namespace, where only a child by CLONE_PARENT is
+	// looked for.
+	pids := map[uint64]string{ret: "ret", uint64(s.started.Ret): "caller"}
+	if e := s.made.Errno(); e != 0 {
+		result = s.failed
+		field("errno", "%s", unix.ErrnoName(e))
+	} else {
+		field("errno", "0")
+		switch {
+		case *s.done == 0:
+			field("child", "lost")
+		case s.proceeded.Ret == 0:
+			field("first", "child")
+		default:
+			field("first", "parent")
+		}
+		childKnows := map[uint64]string{0: "0", 1: "1", uint64(callerIs.pid.Ret): "callers", ret: "ret"}
+		field("pid", "%s", name(childKnows, uint64(childIs.pid.Ret)))
+		field("tid", "%s", name(childKnows, uint64(childIs.tid.Ret)))
+		field("ppid", "%s", name(map[uint64]string{0: "0", uint64(callerIs.ppid.Ret): "callers", uint64(callerIs.pid.Ret): "caller"}, uint64(childIs.ppid.Ret)))
+		field("uid", "%s", name(uids, uint64(childIs.uid.Ret)))
+		field("sp", "%s", name(map[uint64]string{uint64(callerIs.sp.Ret): "callers", s.passed.StackStart: "given"}, uint64(childIs.sp.Ret)))
+		tls := map[uint64]string{callerIs.tls(): "callers"}
+		if s.c.has(linux.CLONE_SETTLS) {
+			tls[s.passed.TLS] = "given" // may be the same
+		}
+		field("tls", "%s", name(tls, childIs.tls()))
+		field("new", "%s", childIs.newNamespaces(callerIs))
+		field("child-ptid", "%s", s.childSees[0](tids))
+		field("child-ctid", "%s", s.childSees[1](tids))
+		field("live-ptid", "%s", result.live[0](tids))
+		field("live-ctid", "%s", result.live[1](tids))
+		if result.cleared != nil {
+			switch e := result.cleared.Errno(); e {
+			case 0, unix.EAGAIN: // woken, or too late for that
+				field("clear", "told")
+			default:
+				field("clear", "%s", unix.ErrnoName(e))
+			}
+		}
+		for _, o := range []*rawclone.Op{result.ready, result.done} {
+			if o.Errno() == unix.ETIMEDOUT {
+				field("wait", "timeout")
+			}
+		}
+	}
+	field("final-ptid", "%s", result.final[0](tids))
+	field("final-ctid", "%s", result.final[1](tids))
+	field("shared", "%s", result.shared())
+	field("plain", "%s", result.plain.describe(tids))
+	field("clone", "%s", result.clone.describe(tids))
+	field("left", "%s", result.left.describe(tids))
+	if result.first.Errno() == 0 {
+		i := siginfoOf(result.info)
+		field("signal", "%d,code=%d,pid=%s,uid=%s,status=%d", i.signo, i.code, name(tids, uint64(i.pid)), name(uids, uint64(i.uid)), i.status)
+	} else {
+		field("signal", "none")
+	}
+	if result.second.Errno() == 0 {
+		field("second-signal", "%d", result.second.Ret)
+	}
+	field("caller", "%s", s.ended.describe(pids))
+	field("sibling", "%s", s.sibling.describe(pids))
+	field("clone-sibling", "%s", s.cloneSibling.describe(pids))
+	field("pending", "%#x", *s.pending)
+	if ws != 0 {
+		field("grandparent", "%#x", uint32(ws))
+	}
+	if orphans != 0 {
+		field("orphans", "%d", orphans)
+	}
+	return b.String()
+}
+
+// shared returns what of the child's changes the caller sees.
+func (a *after) shared() string {
+	var names []string
+	for _, s := range []struct {
+		name string
+		is   bool
+	}{
+		{"memory", a.memory.Ret == 1},
+		{"files", a.files.Errno() == 0},
+		{"cwd", strings.HasPrefix(string(a.cwd), "/proc\x00")},
+		{"handlers", *word(a.action) == 1},
+	} {
+		if s.is {
+			names = append(names, s.name)
+		}
+	}
+	return join(names)
+}
+
+// describe returns what a wait saw.
+func (w waited) describe(tids map[uint64]string) string {
+	if e := w.Op.Errno(); e != 0 {
+		return unix.ErrnoName(e)
+	}
+	who := name(tids, uint64(w.Ret))
+	switch ws := unix.WaitStatus(*w.status); {
+	case ws.Exited():
+		return fmt.Sprintf("%s,exit=%d", who, ws.ExitStatus())
+	case ws.Signaled():
+		return fmt.Sprintf("%s,killed=%d", who, ws.Signal())
+	default:
+		return fmt.Sprintf("%s,%#x", who, uint32(ws))
+	}
+}
+
+// reapAll waits for all children to end. It returns how many there were beside
+// pid, and its status.
+func reapAll(pid int) (others int, status unix.WaitStatus, err error) {
+	for {
+		var ws unix.WaitStatus
+		switch got, err := unix.Wait4(-1, &ws, unix.WALL, nil); {
+		case err == syscall.EINTR:
+		case err == syscall.ECHILD:
+			return others, status, nil
+		case err != nil:
+			return 0, 0, fmt.Errorf("wait4: %w", err)
+		case got == pid:
+			status = ws
+		default:
+			others++
+		}
+	}
+}

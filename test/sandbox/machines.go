@@ -1,0 +1,77 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// Missing is the reason for which a machine is not there: an error that skips a
+// test.
+type Missing string
+
+func (m Missing) Error() string { return string(m) }
+
+// Native returns the command that runs a static program on the reference kernel, a
+// Linux that has clone4. The error is a Missing where there is none: it is kept
+// beside the source, and is no part of it.
+func Native(program string, args ...string) (*exec.Cmd, error) {
+	if runtime.GOARCH != "amd64" {
+		return nil, Missing("the reference kernel is for amd64")
+	}
+	runner, err := beside("linux-clone4/linux-run", "qemu-system-x86_64")
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(runner, append([]string{program}, args...)...)
+	cmd.Env = append(os.Environ(), "LINUX_RUN_S=3600")
+	return cmd, nil
+}
+
+// Emulated returns the command that runs the tests of pkg in a sandbox in an
+// emulated machine, with settings in their environment beside the machine's own.
+// The error is a Missing where there is none, as for Native.
+func Emulated(arch, platform string, settings []string, pkg string, args ...string) (*exec.Cmd, error) {
+	qemu := map[string]string{"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
+	runner, err := beside("machines/machine-run", qemu[arch])
+	if err != nil {
+		return nil, err
+	}
+	runscExt, err := Build("runsc-ext/runsc-ext", arch)
+	if err != nil {
+		return nil, err
+	}
+	tests, err := BuildTest(pkg, arch)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(runner, arch, runscExt)
+	cmd.Args = append(cmd.Args, Flags(platform)...)
+	cmd.Args = append(cmd.Args, "do", "/bin/busybox", "env")
+	cmd.Args = append(cmd.Args, settings...)
+	cmd.Args = append(cmd.Args, "/"+filepath.Base(tests))
+	cmd.Args = append(cmd.Args, args...)
+	cmd.Env = append(os.Environ(), "MACHINE_FILES="+tests, "MACHINE_S=3600")
+	return cmd, nil
+}
+
+// beside returns the path of a tool that is kept beside the source, and that needs
+// the program named.
+func beside(name, needs string) (string, error) {
+	source, err := sourceDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(source, "../shared", name)
+	if _, err := os.Stat(path); err != nil {
+		return "", Missing(fmt.Sprintf("no %s beside the source", name))
+	}
+	for _, program := range []string{needs, "cpio"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return "", Missing(fmt.Sprintf("no %s here: apt-get install qemu-system-x86 qemu-system-arm cpio", program))
+		}
+	}
+	return path, nil
+}
