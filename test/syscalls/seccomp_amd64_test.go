@@ -381,12 +381,14 @@ func TestSeccompTraced(t *testing.T) {
 		}
 		t.Run(tc.name, func(t *testing.T) {
 			for _, v := range []struct {
-				atFilter  bool // else at the call's entry
-				refusing  bool // else the filter allows clone4
-				detaching bool // the tracer is gone when the call is made
+				atFilter  bool   // else at the call's entry
+				action    uint32 // of the filter for clone4
+				detaching bool   // the tracer is gone when the call is made
 			}{
-				{false, false, false}, {false, true, false}, {false, true, true},
-				{true, false, false}, {true, true, false}, {true, true, true},
+				{false, retAllow, false}, {false, retRefuse, false}, {false, retRefuse, true},
+				{true, retAllow, false}, {true, retRefuse, false}, {true, retRefuse, true},
+				// For a tracer that does not want to be asked.
+				{false, retTrace, false},
 			} {
 				f := filter{otherwise: retAllow}
 				if v.atFilter {
@@ -394,10 +396,8 @@ func TestSeccompTraced(t *testing.T) {
 						f.rules = append(f.rules, rule{0, nr, nr, retTrace})
 					}
 				}
-				if v.refusing {
-					for i := range abis {
-						f.rules = append(f.rules, rule{0, uint32(abis[i].nr), uint32(abis[i].nr), retRefuse})
-					}
+				for i := range abis {
+					f.rules = append(f.rules, rule{0, uint32(abis[i].nr), uint32(abis[i].nr), v.action})
 				}
 				flags := sigchld
 				if v.detaching {
@@ -413,9 +413,13 @@ func TestSeccompTraced(t *testing.T) {
 				tc.call.Args = [6]uintptr{0, uintptr(flags)}
 				a := tracee.attempt(tc.call, s.exiting(attemptStatus))
 
+				options := unix.PTRACE_O_EXITKILL
+				if v.action != retTrace {
+					options |= unix.PTRACE_O_TRACESECCOMP
+				}
 				start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(sigchld)}, Child: tracee.first})
 				_, stopped := s.wait(start, 0)
-				s.sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, unix.PTRACE_O_TRACESECCOMP|unix.PTRACE_O_EXITKILL)
+				s.sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, options)
 				until, wantStop := unix.PTRACE_SYSCALL, trapped
 				if v.atFilter {
 					until, wantStop = unix.PTRACE_CONT, trapped|unix.PTRACE_EVENT_SECCOMP<<16
@@ -441,8 +445,13 @@ func TestSeccompTraced(t *testing.T) {
 				if os.Getenv(envNative) == "" {
 					want, forbidden = tc.sandboxAllowed, tc.sandboxForbidden
 				}
-				if v.refusing {
+				switch v.action {
+				case retRefuse:
 					want = forbidden
+				case retTrace:
+					if want != changed {
+						want = enosys
+					}
 				}
 				got := a.outcome()
 				if a.call.Ret == parent.Ret {
