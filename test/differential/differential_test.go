@@ -79,7 +79,6 @@ func TestDifferential(t *testing.T) {
 	}{
 		{machine{"amd64", "kvm"}, 3},
 		{machine{"arm64", "systrap"}, 1},
-		{machine{"arm64", "ptrace"}, 1},
 	} {
 		t.Run(m.platform+"-"+m.arch+"-emulated", func(t *testing.T) {
 			if testing.Short() {
