@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/marshal"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/syscalls"
@@ -43,39 +44,51 @@ func entry(fn kernel.SyscallFn) kernel.Syscall {
 //	long clone4(unsigned flags_high, unsigned flags_low,
 //	            unsigned long args_size, struct clone4_args *args);
 func Clone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	return clone4(t, args, args[2].Uint64(), 8)
+	return clone4(t, args, 8)
 }
 
 // CompatClone4 implements the same for x32 and i386: compat_sys_clone4() in the
 // patch. A word of the struct has 32 bits, and so has its size.
 func CompatClone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	return clone4(t, args, uint64(args[2].Uint()), 4)
+	return clone4(t, args, 4)
 }
 
 // fields is how many words the struct has.
 const fields = linux.SizeOfClone4Args / 8
 
 // clone4 is what all ABIs have in common. word is the size of a word of the struct.
-func clone4(t *kernel.Task, args arch.SyscallArguments, size uint64, word int) (uintptr, *kernel.SyscallControl, error) {
+func clone4(t *kernel.Task, args arch.SyscallArguments, word int) (uintptr, *kernel.SyscallControl, error) {
+	cloneArgs, err := copyInArgs(t, args, word)
+	if err != nil {
+		return 0, nil, err
+	}
+	ntid, ctrl, err := extkernel.Clone(t, cloneFlags(args), &cloneArgs)
+	return uintptr(ntid), ctrl, err
+}
+
+// copyInArgs copies the struct in. The errors are EINVAL for its size and EFAULT.
+func copyInArgs(cc marshal.CopyContext, args arch.SyscallArguments, word int) (linux.Clone4Args, error) {
+	size := args[2].Uint64()
+	if word == 4 {
+		size = uint64(args[2].Uint())
+	}
 	// "New userspace passing in a larger structure than the kernel expects will
 	// receive EINVAL, and can use a smaller structure to work with old kernels."
 	// - the patch. This is before the pointer is looked at, so before EFAULT.
 	if size > uint64(fields*word) {
-		return 0, nil, linuxerr.EINVAL
+		return linux.Clone4Args{}, linuxerr.EINVAL
 	}
 	// The struct is copied once: another thread may change it meanwhile, and must
 	// not change what was checked. What is not passed is 0, down to part of a
 	// field. With size 0 the pointer is not looked at.
-	buf := t.CopyScratchBuffer(fields * word)
+	buf := cc.CopyScratchBuffer(fields * word)
 	clear(buf)
 	if size != 0 {
-		if _, err := t.CopyInBytes(args[3].Pointer(), buf[:size]); err != nil {
-			return 0, nil, err
+		if _, err := cc.CopyInBytes(args[3].Pointer(), buf[:size]); err != nil {
+			return linux.Clone4Args{}, err
 		}
 	}
-	cloneArgs := decode(buf, word)
-	ntid, ctrl, err := extkernel.Clone(t, cloneFlags(args), &cloneArgs)
-	return uintptr(ntid), ctrl, err
+	return decode(buf, word), nil
 }
 
 // cloneFlags returns the 64 flag bits. They come as two 32-bit words, whatever the
