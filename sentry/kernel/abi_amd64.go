@@ -38,6 +38,9 @@ type ABI struct {
 type Call struct {
 	kernel.Syscall
 
+	// Format is how strace prints the arguments.
+	Format Format
+
 	// Stops returns whether the call may stop its task though no tracer wants it
 	// to, as with CLONE_VFORK; nil if it never does.
 	Stops func(args arch.SyscallArguments) bool
@@ -222,7 +225,10 @@ func InstallABIs() error {
 			rval, err := missing(t, uintptr(regs.Orig_rax), args)
 			return rval, nil, err
 		}
-		return c.call.Fn(t, uintptr(c.nr), c.abi.args(regs))
+		traced := traceFromSlot(t, c)
+		rval, ctrl, err := c.call.Fn(t, uintptr(c.nr), c.abi.args(regs))
+		traced.exit(t, rval, err)
+		return rval, ctrl, err
 	}
 	for i := range slots {
 		nr := uintptr(firstSlot + i)

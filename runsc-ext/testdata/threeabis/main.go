@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +23,7 @@ func main() {
 	}
 	status := 42
 	for _, call := range calls {
-		for _, flags := range []uint64{0, linux.CLONE_VFORK} {
+		for _, flags := range []uint64{0, linux.CLONE_VFORK | linux.CLONE_PARENT_SETTID} {
 			if err := makeChild(call, flags|uint64(unix.SIGCHLD)); err != nil {
 				fmt.Fprintf(os.Stderr, "clone4 by %#x with flags %#x: %v\n", call.Trap, flags, err)
 				status = 1
@@ -32,11 +33,14 @@ func main() {
 	os.Exit(status)
 }
 
-// makeChild makes a child by call and waits for it.
+// makeChild makes a child by call and waits for it. The struct that it passes is 8
+// bytes: an address for ptid, and on compat ABIs an empty ctid.
 func makeChild(call rawclone.Op, flags uint64) error {
 	const childStatus = 5
 	p := rawclone.NewProgram()
-	call.Args[1] = uintptr(flags) // and no struct
+	tid, args := p.Word(), p.Word()
+	*args = rawclone.Addr(tid)
+	call.Args = [6]uintptr{0, uintptr(flags), unsafe.Sizeof(*args), rawclone.Addr(args)}
 	call.Child = p.List(rawclone.Op{Trap: unix.SYS_EXIT_GROUP, Args: [6]uintptr{childStatus}})
 	pid, errno := rawclone.Do(p.List(call))
 	if errno != 0 {

@@ -32,6 +32,12 @@ func Enable(level Level) error {
 	if err := extkernel.Add(extkernel.ARM64, linux.SYS_CLONE4_GENERIC, native); err != nil {
 		return err
 	}
+	if err := extkernel.Trace(extkernel.AMD64, linux.SYS_CLONE4_AMD64, format); err != nil {
+		return err
+	}
+	if err := extkernel.Trace(extkernel.ARM64, linux.SYS_CLONE4_GENERIC, format); err != nil {
+		return err
+	}
 	return enableABIs(native, compat)
 }
 
