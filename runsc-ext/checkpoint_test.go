@@ -162,7 +162,7 @@ func newCheckpointed(t *testing.T, bin, platform string, args ...string) checkpo
 }
 
 // edit changes the spec in the bundle.
-func (c checkpointed) edit(t *testing.T, change func(spec map[string]any)) {
+func (c *container) edit(t *testing.T, change func(spec map[string]any)) {
 	t.Helper()
 	config := filepath.Join(c.bundle, "config.json")
 	b, err := os.ReadFile(config)

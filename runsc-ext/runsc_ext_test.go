@@ -31,6 +31,9 @@ const (
 	// a sandbox, not the test of one.
 	guestCommand = "call-clone4"
 
+	// childCommand is one with which a child of the program makes the call.
+	childCommand = "call-clone4-in-child"
+
 	// works and enosys are what that program prints.
 	works  = "clone4: ok"
 	enosys = "clone4: ENOSYS"
@@ -44,6 +47,10 @@ const (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == guestCommand {
 		fmt.Println(callClone4())
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == childCommand {
+		fmt.Println(callInChild())
 		return
 	}
 	os.Exit(m.Run())
@@ -495,6 +502,28 @@ func callClone4() string {
 		return fmt.Sprintf("clone4: child %d: wait status %#x, error %v", pid, ws, err)
 	}
 	return works
+}
+
+// callInChild calls clone4 in a child, which has one thread, and returns how that
+// ended.
+func callInChild() string {
+	p := rawclone.NewProgram()
+	exit := p.List(rawclone.Op{Trap: unix.SYS_EXIT_GROUP})
+	child := p.List(
+		rawclone.Op{Trap: linux.SYS_CLONE4, Args: [6]uintptr{0, uintptr(unix.SIGCHLD)}, Child: exit},
+		rawclone.Op{Trap: unix.SYS_EXIT_GROUP})
+	pid, errno := rawclone.Do(p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: child}))
+	if errno != 0 {
+		return "clone: " + unix.ErrnoName(errno)
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(int(pid), &ws, 0, nil); err != nil {
+		return "wait4: " + err.Error()
+	}
+	if ws.Signaled() {
+		return unix.SignalName(ws.Signal())
+	}
+	return fmt.Sprintf("status %d", ws.ExitStatus())
 }
 
 // wantGuest checks that the program in a sandbox ran, and what it printed.

@@ -128,6 +128,12 @@ func lookup(t *kernel.Task, sysno uintptr) candidate {
 	if filtered && !allowed(t, sysno) {
 		return candidate{}
 	}
+	if filtered && OCISeccomp && bySyscall.abi == X32 {
+		namesake, err := AMD64.LookupNo(bySyscall.call.Name)
+		if err != nil || !allowed(t, namesake) {
+			return candidate{}
+		}
+	}
 	// Numbers of the two overlap, on some platforms. What tells them apart on all
 	// is the instruction. It need not be one of the two: systrap replaces SYSCALL.
 	code := t.CopyScratchBuffer(len(int80))

@@ -14,6 +14,14 @@ var (
 	ARM64 = linux.ARM64
 )
 
+// OCISeccomp is whether containers have the seccomp filters that their OCI profiles
+// describe. Such a profile has names, and gVisor makes a filter of them for the calls
+// of its own table alone. So an x32 call then has to pass under the number of its
+// namesake as well: a profile that refuses a name has refused the call.
+//
+// It must be set before the sentry boots.
+var OCISeccomp bool
+
 // Add puts a system call into table at sysno, in place of one that gVisor names
 // and does not implement. It returns an error if gVisor has come to implement
 // sysno: then the two would shadow each other.

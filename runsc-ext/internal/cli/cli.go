@@ -15,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/runsc/specutils"
 
 	"runsc-ext/runsc-ext/internal/probe"
+	extkernel "runsc-ext/sentry/kernel"
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
@@ -43,6 +44,7 @@ func Main() {
 		util.ErrorLogger = inv.errorLog()
 		util.Fatalf("%v", err)
 	}
+	extkernel.OCISeccomp = inv.global.Lookup("oci-seccomp").Value.String() == "true"
 	if err := clone4.Enable(level); err != nil {
 		util.Fatalf("%v", err)
 	}
