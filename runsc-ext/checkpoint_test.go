@@ -150,15 +150,21 @@ type checkpointed struct{ *container }
 // newCheckpointed makes its bundle.
 func newCheckpointed(t *testing.T, bin, platform string, args ...string) checkpointed {
 	t.Helper()
+	c := checkpointed{newContainer(t, bin, platform, "")}
+	c.edit(t, func(spec map[string]any) {
+		spec["process"].(map[string]any)["args"] = append([]string{c.program(t)}, args...)
+	})
+	return c
+}
+
+// program returns the path of the program.
+func (c checkpointed) program(t *testing.T) string {
+	t.Helper()
 	program, err := sandbox.Build("runsc-ext/runsc-ext/testdata/checkpointed", runtime.GOARCH)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := checkpointed{newContainer(t, bin, platform, "")}
-	c.edit(t, func(spec map[string]any) {
-		spec["process"].(map[string]any)["args"] = append([]string{program}, args...)
-	})
-	return c
+	return program
 }
 
 // edit changes the spec in the bundle.
