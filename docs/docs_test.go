@@ -1,0 +1,128 @@
+// Package docs_test checks the documentation as far as a program can.
+package docs_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"runsc-ext/test/sandbox"
+)
+
+const manPage = "clone4.2"
+
+// The manual page is read by man, by either of the two formatters.
+func TestManPage(t *testing.T) {
+	for _, args := range [][]string{
+		{"mandoc", "-T", "lint", manPage},
+		{"groff", "-ww", "-man", "-t", "-z", manPage},
+	} {
+		t.Run(args[0], func(t *testing.T) {
+			if _, err := exec.LookPath(args[0]); err != nil {
+				t.Skipf("%v: apt-get install %s", err, args[0])
+			}
+			if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil || len(out) != 0 {
+				t.Errorf("%v: %v\n%s", args, err, out)
+			}
+		})
+	}
+}
+
+// People copy the example. It has to compile without a warning, and to make a child
+// with clone4 and without.
+func TestManPageExample(t *testing.T) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skipf("%v: apt-get install gcc", err)
+	}
+	page, err := os.ReadFile(manPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, examples, _ := strings.Cut(string(page), "\n.SH EXAMPLES\n")
+	m := regexp.MustCompile(`(?s)\n\.EX\n(.*?)\n\.EE\n`).FindStringSubmatch(examples)
+	if m == nil {
+		t.Fatal("the page has no example")
+	}
+	source := strings.NewReplacer(`\&`, "", `\-`, "-", `\(aq`, "'", `\\`, `\`).Replace(m[1])
+	bin := filepath.Join(t.TempDir(), "example")
+	cc := exec.Command(gcc, "-x", "c", "-Wall", "-Wextra", "-Werror", "-pedantic", "-static", "-I", "../include", "-o", bin, "-")
+	cc.Stdin = strings.NewReader(source)
+	if out, err := cc.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s\n%s", cc, err, out, source)
+	}
+	check := func(cmd *exec.Cmd) {
+		t.Helper()
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "child\n" {
+			t.Errorf("%v: %v, output %q, want %q", cmd, err, out, "child\n")
+		}
+	}
+	check(exec.Command(bin))
+	for _, platform := range sandbox.Platforms {
+		cmd, err := sandbox.Do(platform, bin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(cmd)
+	}
+}
+
+// A link leads somewhere, and a page can be found from the README.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+	linked := make(map[string]bool)
+	pages, err := filepath.Glob("*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("there are no pages: %v", err)
+	}
+	for _, page := range append(pages, "../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			target := filepath.Join(filepath.Dir(page), m[1])
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: a link leads nowhere: %v", page, err)
+			}
+			if page == "../README.md" {
+				linked[m[1]] = true
+			}
+		}
+	}
+	files, err := filepath.Glob("*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		switch filepath.Ext(file) {
+		case ".md", ".2":
+			if !linked["docs/"+file] {
+				t.Errorf("the README has no link to docs/%s", file)
+			}
+		}
+	}
+}
+
+// What the README says to be in a directory has to be there.
+func TestWhereThingsAre(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(readme), -1)
+	if len(dirs) < 5 {
+		t.Fatalf("the README's table of directories has another form: %q", dirs)
+	}
+	for _, m := range dirs {
+		if fi, err := os.Stat(filepath.Join("..", m[1])); err != nil || !fi.IsDir() {
+			t.Errorf("%s is no directory: %v", m[1], err)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+// Package gtest_test compiles and runs the tests in the form of gVisor's own suite,
+// test/syscalls/linux: in the sandbox, on this machine's kernel, which has no clone4,
+// and on a Linux that has it.
+package gtest_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"runsc-ext/test/sandbox"
+)
+
+// source is not in a directory of Go files: with C++ among them, a package would
+// need cgo.
+const source = "../syscalls/linux/clone4_test.cc"
+
+// linuxRun runs a static program on a Linux that has clone4, if it is there.
+const linuxRun = "../../../shared/linux-clone4/linux-run"
+
+var (
+	passed  = regexp.MustCompile(`(?m)^\[  PASSED  \] (\d+) tests`)
+	skipped = regexp.MustCompile(`(?m)^\[  SKIPPED \] (\d+) tests`)
+	ran     = regexp.MustCompile(`(?m)^\[==========\] Running (\d+) tests`)
+)
+
+func TestGtest(t *testing.T) {
+	cxx, err := exec.LookPath("g++")
+	if err != nil {
+		t.Skipf("%v: apt-get install g++", err)
+	}
+	// What needs all of gtest, and nothing of ours.
+	probe := exec.Command(cxx, "-x", "c++", "-std=c++17", "-static", "-o", os.DevNull, "-", "-lgtest", "-lgtest_main")
+	probe.Stdin = strings.NewReader("#include <gtest/gtest.h>\nTEST(A, B) {}\n")
+	if out, err := probe.CombinedOutput(); err != nil {
+		t.Skipf("no static programs with googletest here: apt-get install libgtest-dev: %v\n%s", err, out)
+	}
+	bin := filepath.Join(t.TempDir(), "clone4_test")
+	cc := exec.Command(cxx, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", bin, source, "-lgtest", "-lgtest_main")
+	if out, err := cc.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cc, err, out)
+	}
+
+	check := func(t *testing.T, cmd *exec.Cmd, clone4 bool) {
+		t.Helper()
+		out, err := cmd.CombinedOutput()
+		count := func(re *regexp.Regexp) string {
+			if m := re.FindSubmatch(out); m != nil {
+				return string(m[1])
+			}
+			return "0"
+		}
+		all, want := count(ran), count(passed)
+		if !clone4 {
+			want = count(skipped)
+		}
+		if err != nil || all == "0" || all != want {
+			t.Errorf("%v: %v: %s tests ran, %s passed, %s were skipped\n%s", cmd, err, all, count(passed), count(skipped), out)
+		}
+	}
+	t.Run("host", func(t *testing.T) { check(t, exec.Command(bin), false) })
+	for _, platform := range sandbox.Platforms {
+		t.Run(platform, func(t *testing.T) {
+			cmd, err := sandbox.Do(platform, bin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, cmd, true)
+		})
+	}
+	t.Run("reference", func(t *testing.T) {
+		if _, err := os.Stat(linuxRun); err != nil {
+			t.Skipf("no Linux with clone4 to compare with: %v", err)
+		}
+		if runtime.GOARCH != "amd64" {
+			t.Skipf("the Linux with clone4 is for amd64, not %s", runtime.GOARCH)
+		}
+		for _, tool := range []string{"qemu-system-x86_64", "cpio"} {
+			if _, err := exec.LookPath(tool); err != nil {
+				t.Skipf("the Linux with clone4 does not start here: %v", err)
+			}
+		}
+		check(t, exec.Command(linuxRun, bin), true)
+	})
+}
