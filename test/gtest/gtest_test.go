@@ -4,11 +4,11 @@
 package gtest_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -18,9 +18,6 @@ import (
 // source is not in a directory of Go files: with C++ among them, a package would
 // need cgo.
 const source = "../syscalls/linux/clone4_test.cc"
-
-// linuxRun runs a static program on a Linux that has clone4, if it is there.
-const linuxRun = "../../../shared/linux-clone4/linux-run"
 
 var (
 	passed  = regexp.MustCompile(`(?m)^\[  PASSED  \] (\d+) tests`)
@@ -73,17 +70,13 @@ func TestGtest(t *testing.T) {
 		})
 	}
 	t.Run("reference", func(t *testing.T) {
-		if _, err := os.Stat(linuxRun); err != nil {
-			t.Skipf("no Linux with clone4 to compare with: %v", err)
+		cmd, err := sandbox.Native(bin)
+		if missing := sandbox.Missing(""); errors.As(err, &missing) {
+			t.Skip(err)
 		}
-		if runtime.GOARCH != "amd64" {
-			t.Skipf("the Linux with clone4 is for amd64, not %s", runtime.GOARCH)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, tool := range []string{"qemu-system-x86_64", "cpio"} {
-			if _, err := exec.LookPath(tool); err != nil {
-				t.Skipf("the Linux with clone4 does not start here: %v", err)
-			}
-		}
-		check(t, exec.Command(linuxRun, bin), true)
+		check(t, cmd, true)
 	})
 }
