@@ -17,7 +17,8 @@ import (
 // Program is a piece of shared memory for operations and for words that parent
 // and child both see. It is never freed: a child may still run in it.
 type Program struct {
-	mem []byte
+	all []byte
+	mem []byte // the rest of it that is free
 }
 
 // NewProgram returns a Program with room for some dozens of operations.
@@ -26,7 +27,13 @@ func NewProgram() *Program {
 	if err != nil {
 		panic(fmt.Sprintf("rawclone: mmap: %v", err))
 	}
-	return &Program{mem: mem}
+	return &Program{mem, mem}
+}
+
+// Reset makes all of the memory free again, and 0. No child may still run in it.
+func (p *Program) Reset() {
+	clear(p.all)
+	p.mem = p.all
 }
 
 // List puts ops into the program, one behind the other, and returns the first.

@@ -1,0 +1,85 @@
+// Command perf measures runsc-ext beside stock runsc of the same gVisor version.
+//
+//	go run ./test/perf
+//
+// It builds both, runs the same guests in both, in runsc-ext switched off, and
+// without a sandbox, by turns, and prints the ratios of what they took. A folder gets
+// all figures as JSON, in the format of Go's benchmarks for benchstat, and as a plot.
+// See docs/performance.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "perf:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, stdout io.Writer, args []string) error {
+	flag := flag.NewFlagSet("perf", flag.ExitOnError)
+	rounds := flag.Int("rounds", 30, "how often everything is measured; below 6 there is no spread")
+	out := flag.String("out", "perf-results", "folder for the results")
+	platform := flag.String("platform", "systrap", "gVisor platform")
+	only := flag.String("run", "", "measure only the parts whose name matches this regular expression")
+	var others []target
+	flag.Func("with", "`name=path` of another runsc to measure; may be repeated", func(s string) error {
+		t, err := parseTarget(s)
+		others = append(others, t)
+		return err
+	})
+	flag.Parse(args)
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	match, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-run: %w", err)
+	}
+
+	tmp, err := os.MkdirTemp("", "perf-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	targets, guest, err := build(tmp, *platform)
+	if err != nil {
+		return err
+	}
+	for _, t := range others {
+		t.platform = *platform
+		targets = append(targets, t)
+	}
+	m := measurement{guest: guest, targets: targets, dir: tmp}
+	results, err := m.rounds(ctx, *rounds, match)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(*out, 0o755); err != nil {
+		return err
+	}
+	r := newReport(targets, results)
+	fmt.Fprint(stdout, r.table())
+	for name, write := range map[string]func(string) error{
+		"results.json": r.writeJSON,
+		"table.md":     r.writeTable,
+		"ratios.svg":   r.writePlot,
+	} {
+		if err := write(filepath.Join(*out, name)); err != nil {
+			return err
+		}
+	}
+	return r.writeBenchmarks(*out)
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/perf/benchmath"
+)
+
+// report is what a measurement says.
+type report struct {
+	targets []target
+	results map[string]samples
+	names   []string // of what was measured
+}
+
+func newReport(targets []target, results map[string]samples) *report {
+	names := make(map[string]bool)
+	for _, s := range results {
+		for name := range s {
+			names[name] = true
+		}
+	}
+	r := &report{targets: targets, results: results}
+	r.names = slices.SortedFunc(maps.Keys(names), compareNames)
+	return r
+}
+
+// groups are the first parts of names, in the order of the report.
+var groups = []string{"entry", "process", "thread", "spawn", "threads", "live", "program", "sandbox", "size", "other"}
+
+var number = regexp.MustCompile(`^([a-z]+)(?:-(\d+))?/(.*)`)
+
+// compareNames sorts by group, then by number, then by name.
+func compareNames(a, b string) int {
+	x, y := number.FindStringSubmatch(a), number.FindStringSubmatch(b)
+	if x == nil || y == nil {
+		return cmp.Compare(a, b)
+	}
+	n, _ := strconv.Atoi(x[2])
+	m, _ := strconv.Atoi(y[2])
+	return cmp.Or(cmp.Compare(slices.Index(groups, x[1]), slices.Index(groups, y[1])), cmp.Compare(n, m), cmp.Compare(a, b))
+}
+
+// ratio is the median of the ratios of the rounds, and its 95% confidence interval.
+type ratio struct {
+	Median float64  `json:"median"`
+	Low    *float64 `json:"low,omitempty"` // not with less than 6 rounds
+	High   *float64 `json:"high,omitempty"`
+}
+
+func (r *ratio) String() string {
+	switch {
+	case r == nil:
+		return ""
+	case r.Low == nil:
+		return fmt.Sprintf("%.2f", r.Median)
+	}
+	return fmt.Sprintf("%.2f [%.2f, %.2f]", r.Median, *r.Low, *r.High)
+}
+
+// ratio returns the ratio of what was measured in two targets, or nil if it was not
+// in one of them. It is one of pairs: what the machine did in a round is in both.
+func (r *report) ratio(target, name, toTarget, toName string) *ratio {
+	var ratios []float64
+	to := r.results[toTarget][toName]
+	for round, v := range r.results[target][name] {
+		if w := to[round]; w > 0 {
+			ratios = append(ratios, v/w)
+		}
+	}
+	if len(ratios) == 0 {
+		return nil
+	}
+	s := benchmath.AssumeNothing.Summary(benchmath.NewSample(ratios, &benchmath.DefaultThresholds), 0.95)
+	result := &ratio{Median: s.Center}
+	if !math.IsInf(s.Lo, 0) && !math.IsInf(s.Hi, 0) {
+		result.Low, result.High = &s.Lo, &s.Hi
+	}
+	return result
+}
+
+// value returns the median of what was measured, for people; empty if it was not.
+func (r *report) value(target, name string) string {
+	values := slices.Collect(maps.Values(r.results[target][name]))
+	if len(values) == 0 {
+		return ""
+	}
+	v := median(values)
+	units := []string{"ns", "µs", "ms", "s"}
+	if isSize(name) {
+		units = []string{"B", "kB", "MB", "GB"}
+	}
+	for v >= 1000 && len(units) > 1 {
+		v, units = v/1000, units[1:]
+	}
+	return fmt.Sprintf("%.3g %s", v, units[0])
+}
+
+// isSize returns whether the unit is a byte, not a nanosecond.
+func isSize(name string) bool { return strings.HasPrefix(name, "size/") }
+
+// comparison is the ratio of two things that were measured in one target.
+type comparison struct {
+	of, to string
+	ratio  *ratio
+}
+
+// methods compares clone4, by each ABI, with clone3 in the same sandbox.
+func (r *report) methods() []comparison {
+	var all []comparison
+	for _, name := range r.names {
+		group, method, _ := strings.Cut(name, "/")
+		if group == "entry" || !strings.HasPrefix(method, "clone4") {
+			continue
+		}
+		to := group + "/clone3"
+		if ratio := r.ratio(ours, name, ours, to); ratio != nil {
+			all = append(all, comparison{name, to, ratio})
+		}
+	}
+	return all
+}
+
+// table returns the report in Markdown.
+func (r *report) table() string {
+	var b strings.Builder
+	line := func(cells ...string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
+	head := func(cells ...string) {
+		line(cells...)
+		fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(cells)))
+	}
+	var others []string // compared with stock
+	var all []string
+	for _, t := range r.targets {
+		all = append(all, t.name)
+		if t.name != native && t.name != stock {
+			others = append(others, t.name)
+		}
+	}
+	cells := []string{""}
+	for _, o := range others {
+		cells = append(cells, o+" / "+stock)
+	}
+	head(append(append(cells, ours+" / "+native), all...)...)
+	for _, name := range r.names {
+		cells := []string{name}
+		for _, o := range others {
+			cells = append(cells, r.ratio(o, name, stock, name).String())
+		}
+		cells = append(cells, r.ratio(ours, name, native, name).String())
+		for _, t := range all {
+			cells = append(cells, r.value(t, name))
+		}
+		line(cells...)
+	}
+	if methods := r.methods(); len(methods) > 0 {
+		fmt.Fprintf(&b, "\nIn %s:\n\n", ours)
+		head("", "to", "ratio")
+		for _, c := range methods {
+			line(c.of, c.to, c.ratio.String())
+		}
+	}
+	return b.String()
+}
+
+func (r *report) writeTable(path string) error {
+	return os.WriteFile(path, []byte(r.table()), 0o644)
+}
+
+// writeJSON writes every sample, and the ratios to stock runsc.
+func (r *report) writeJSON(path string) error {
+	type result struct {
+		Name    string               `json:"name"`
+		Unit    string               `json:"unit"`
+		ToStock map[string]*ratio    `json:"to_stock"`
+		Samples map[string][]float64 `json:"samples"` // in the order of the rounds
+	}
+	var all []result
+	for _, name := range r.names {
+		res := result{name, "ns", make(map[string]*ratio), make(map[string][]float64)}
+		if isSize(name) {
+			res.Unit = "B"
+		}
+		for _, t := range r.targets {
+			if ratio := r.ratio(t.name, name, stock, name); ratio != nil && t.name != stock {
+				res.ToStock[t.name] = ratio
+			}
+			rounds := r.results[t.name][name]
+			for _, round := range slices.Sorted(maps.Keys(rounds)) {
+				res.Samples[t.name] = append(res.Samples[t.name], rounds[round])
+			}
+		}
+		all = append(all, res)
+	}
+	b, err := json.MarshalIndent(all, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// writeBenchmarks writes a file for each target that benchstat can read.
+func (r *report) writeBenchmarks(dir string) error {
+	for _, t := range r.targets {
+		var b strings.Builder
+		fmt.Fprintf(&b, "goos: %s\ngoarch: %s\npkg: runsc-ext/test/perf\n", runtime.GOOS, runtime.GOARCH)
+		for _, name := range r.names {
+			unit := "ns/op"
+			if isSize(name) {
+				unit = "B"
+			}
+			rounds := r.results[t.name][name]
+			for _, round := range slices.Sorted(maps.Keys(rounds)) {
+				fmt.Fprintf(&b, "Benchmark%s%s 1 %.1f %s\n", strings.ToUpper(name[:1]), name[1:], rounds[round], unit)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, t.name+".txt"), []byte(b.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
