@@ -33,3 +33,8 @@ func validTLS(tls uint64) bool { return tls < 1<<47 }
 
 // forks are calls that make a child and take no arguments.
 var forks = []uintptr{unix.SYS_FORK, unix.SYS_VFORK}
+
+// olderArgs returns the arguments of clone(2).
+func olderArgs(flags uint64, a linux.Clone4Args) [6]uintptr {
+	return [6]uintptr{uintptr(flags), uintptr(a.StackStart), uintptr(a.Ptid), uintptr(a.Ctid), uintptr(a.TLS)}
+}

@@ -26,3 +26,8 @@ func validTLS(tls uint64) bool { return tls < 1<<48 }
 
 // forks are calls that make a child and take no arguments.
 var forks []uintptr
+
+// olderArgs returns the arguments of clone(2).
+func olderArgs(flags uint64, a linux.Clone4Args) [6]uintptr {
+	return [6]uintptr{uintptr(flags), uintptr(a.StackStart), uintptr(a.Ptid), uintptr(a.TLS), uintptr(a.Ctid)}
+}

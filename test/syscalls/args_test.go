@@ -2,6 +2,7 @@ package syscalls
 
 import (
 	"math"
+	"os"
 	"syscall"
 	"testing"
 
@@ -102,25 +103,80 @@ func TestArgsErrors(t *testing.T) {
 	})
 }
 
-// TestArgsUnreadable protects against memory that is mapped and still not to be
-// read.
+// TestArgsUnreadable protects against a struct in memory that is not there, or not to
+// be read, or not memory. (There is no userfaultfd(2) in gVisor for a page that lets
+// its reader wait: clone4 has its number.)
 func TestArgsUnreadable(t *testing.T) {
+	page := unix.Getpagesize()
+	// file returns pages of a mapped file, of which only the first is in the file.
+	file := func(t *testing.T, flags int) []byte {
+		f, err := os.CreateTemp("", "clone4-args-*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		defer os.Remove(f.Name())
+		if err := f.Truncate(int64(2 * page)); err != nil {
+			t.Fatal(err)
+		}
+		mem := mapping(t, int(f.Fd()), 2, unix.PROT_READ, flags)
+		if err := f.Truncate(int64(page)); err != nil {
+			t.Fatal(err)
+		}
+		return mem
+	}
+	protected := func(prot int) func(t *testing.T) []byte {
+		return func(t *testing.T) []byte {
+			mem := memory(t, 1)
+			if err := unix.Mprotect(mem, prot); err != nil {
+				t.Fatal(err)
+			}
+			return mem
+		}
+	}
+	zero := func(prot, flags int) func(t *testing.T) []byte {
+		return func(t *testing.T) []byte {
+			fd, err := unix.Open("/dev/zero", unix.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			return mapping(t, fd, 1, prot, flags)
+		}
+	}
+	const all = unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC
 	onEachABI(t, func(t *testing.T, a *abi) {
 		for _, tc := range []struct {
 			name string
-			prot int
+			mem  func(t *testing.T) []byte // at the end of which the struct is
 			want syscall.Errno
 		}{
-			{"PROT_NONE", unix.PROT_NONE, unix.EFAULT},
-			{"PROT_READ", unix.PROT_READ, 0},
-			{"PROT_WRITE", unix.PROT_WRITE, 0}, // no such thing as write-only on this hardware
+			{"PROT_NONE", protected(unix.PROT_NONE), unix.EFAULT},
+			{"PROT_READ", protected(unix.PROT_READ), 0},
+			{"PROT_WRITE", protected(unix.PROT_WRITE), 0}, // no such thing as write-only on this hardware
+			{"unmapped", func(t *testing.T) []byte {
+				// A hole of one page, into which nothing else will be mapped.
+				mem := memory(t, 3)
+				if err := unix.MunmapPtr(unsafePointer(mem[page:]), uintptr(page)); err != nil {
+					t.Fatal(err)
+				}
+				return mem[:2*page]
+			}, unix.EFAULT},
+			{"private file", func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE)[:page] }, 0},
+			{"shared file", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page] }, 0},
+			{"private file, past its end", func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE) }, unix.EFAULT},
+			{"shared file, past its end", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED) }, unix.EFAULT},
+			{"shared file, across its end", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page+1] }, unix.EFAULT},
+			{"private device", zero(unix.PROT_READ, unix.MAP_PRIVATE), 0},
+			{"shared device", zero(all, unix.MAP_SHARED), 0},
+			{"device not to be read", zero(unix.PROT_NONE, unix.MAP_SHARED), unix.EFAULT},
+			{"below the heap", func(t *testing.T) []byte {
+				return mapping(t, -1, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
+			}, 0},
 		} {
-			mem := memory(t, 1)
-			if err := unix.Mprotect(mem, tc.prot); err != nil {
-				t.Fatal(err)
-			}
+			mem := tc.mem(t)
 			s := newScript(t)
-			call := s.clone4Raw(a, sigchld, a.size(), addr(mem), s.exiting(0))
+			call := s.clone4Raw(a, sigchld, a.size(), addr(mem)+uintptr(len(mem))-a.size(), s.exiting(0))
 			s.wait(call, 0)
 			s.run()
 			if got := call.Errno(); got != tc.want {

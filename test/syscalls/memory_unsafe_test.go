@@ -19,9 +19,19 @@ func (s *script) buffer(size int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(first)), size)
 }
 
+// bytes returns what is at an address that encode has returned, or behind it.
+func (s *script) bytes(at uintptr, size int) []byte {
+	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&at))), size)
+}
+
 // addr returns the address of memory that does not move.
 func addr(mem []byte) uintptr {
 	return uintptr(unsafe.Pointer(&mem[0]))
+}
+
+// unsafePointer returns the same as a pointer, for the calls that take one.
+func unsafePointer(mem []byte) unsafe.Pointer {
+	return unsafe.Pointer(&mem[0])
 }
 
 // word returns the address of the first word of mem.

@@ -177,7 +177,13 @@ func errName(e syscall.Errno) string {
 // has its own memory, unlike the script's own.
 func memory(t *testing.T, pages int) []byte {
 	t.Helper()
-	mem, err := unix.Mmap(-1, 0, pages*unix.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|rawclone.LowMemory)
+	return mapping(t, -1, pages, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+}
+
+// mapping maps pages at an address that all ABIs can pass.
+func mapping(t *testing.T, fd, pages, prot, flags int) []byte {
+	t.Helper()
+	mem, err := unix.Mmap(fd, 0, pages*unix.Getpagesize(), prot, flags|rawclone.LowMemory)
 	if err != nil {
 		t.Fatal(err)
 	}

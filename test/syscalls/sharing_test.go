@@ -334,12 +334,19 @@ func TestBadTID(t *testing.T) {
 }
 
 // TestStack protects that stack_start is the stack pointer itself, 0 the
-// caller's, and that stack_size means nothing.
+// caller's, and that stack_size means nothing: no sum of the two overflows. A pointer
+// to where no stack is is the child's trouble, if it uses it.
 func TestStack(t *testing.T) {
 	onEachABI(t, func(t *testing.T, a *abi) {
 		for _, flags := range []uint64{0, linux.CLONE_VM} {
 			for _, size := range []uint64{0, 1, 4096, 1 << 31, 1<<64 - 1} {
-				for _, start := range []uint64{0, stackTop(memory(t, 1)), 8} {
+				top := stackTop(memory(t, 1))
+				starts := []uint64{0, top, 8}
+				if size == 1<<64-1 {
+					starts = append(starts, 1<<31-1, 1<<32-1, 1<<32+8, 1<<47-4096, 1<<63, 1<<64-1)
+				}
+				for _, start := range starts {
+					start := a.inWord(start)
 					if start == 0 && flags&linux.CLONE_VM != 0 {
 						continue // two at once on one stack
 					}
@@ -347,11 +354,18 @@ func TestStack(t *testing.T) {
 					callers := s.sys(rawclone.TrapSP)
 					child := s.newList()
 					sp := child.sys(rawclone.TrapSP)
+					bad := start != 0 && start != top
+					if bad {
+						child.sys(rawclone.TrapLoad, uintptr(start))
+					}
 					child.exit(0)
 					call := s.clone4(a, flags|sigchld, linux.Clone4Args{StackStart: start, StackSize: size}, child)
-					s.wait(call, 0)
+					_, status := s.wait(call, 0)
 					s.run()
 					s.ok(call)
+					if ws := unix.WaitStatus(*status); bad && ws.Signal() != unix.SIGSEGV || !bad && ws != 0 {
+						t.Errorf("flags %#x, stack_start %#x: the child that used it ended with status %#x", flags, start, ws)
+					}
 					want := uintptr(start)
 					if start == 0 {
 						want = callers.Ret

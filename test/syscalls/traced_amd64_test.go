@@ -890,11 +890,24 @@ func TestTracedChanged(t *testing.T) {
 		{"bad size", sigchld, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, userRDX, 48) }, "call>" + fails, unix.EINVAL},
 		{"good pointer", vfork, func(tr *tracing) { good, tr.op.Args[3] = tr.op.Args[3], 8 }, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, good) }, "call>" + vforks, 0},
 	}
+	// What is in the struct counts when the call is made as well. TLS is checked.
+	const tls, badTLS = 32, 1 << 63
+	tlsTo := func(v uintptr) func(tr *tracing) {
+		return func(tr *tracing) { tr.ptrace(unix.PTRACE_POKEDATA, tr.tracee.pid, tr.op.Args[3]+tls, v) }
+	}
+	structs := []test{
+		{"struct to bad TLS", sigchld | linux.CLONE_SETTLS, nil, "call>", tlsTo(badTLS), "call>" + fails, unix.EPERM},
+		{"struct to good TLS", vfork | linux.CLONE_SETTLS, func(tr *tracing) { *word(tr.s.bytes(tr.op.Args[3]+tls, 8)) = badTLS }, "call>", tlsTo(0), "call>" + vforks, 0},
+		{"struct to bad TLS at the event", sigchld | linux.CLONE_SETTLS, nil, "FORK", tlsTo(badTLS), "call>" + forks, 0},
+	}
 	for _, c := range append(tracedCalls(), uncleanCalls()...) {
 		asTracer(t, c.name, func(t *testing.T) {
 			tests := slices.Clone(all)
 			if c.abi != nil {
 				tests = append(tests, clone4s...)
+			}
+			if c.abi != nil && c.abi.word == 8 {
+				tests = append(tests, structs...)
 			}
 			numbers := bySyscall
 			if c.int80() {
