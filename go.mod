@@ -4,6 +4,7 @@ go 1.26.3
 
 require (
 	github.com/BurntSushi/toml v1.4.1-0.20240526193622-a339e1f7089c
+	github.com/google/pprof v0.0.0-20251114195745-4902fdda35c8
 	github.com/google/subcommands v1.0.2-0.20190508160503-636abe8753b8
 	github.com/moby/profiles/seccomp v0.3.0
 	github.com/opencontainers/runtime-spec v1.2.1
