@@ -104,8 +104,8 @@ func (r *report) writePlot(path string) error {
 	}
 	group := ""
 	for _, name := range r.names {
-		g, rest, _ := strings.Cut(name, "/")
-		line := row{Y: y, Label: rest, Values: r.value(stock, name) + " → " + r.value(ours, name)}
+		g, n, variant := nameParts(name)
+		line := row{Label: strings.TrimSpace(n + " " + variant), Values: r.value(stock, name) + " → " + r.value(ours, name)}
 		var of []string
 		for _, o := range others {
 			if r.ratio(o, name, stock, name) != nil {

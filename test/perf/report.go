@@ -39,17 +39,25 @@ func newReport(targets []target, results map[string]samples) *report {
 // groups are the first parts of names, in the order of the report.
 var groups = []string{"entry", "process", "thread", "spawn", "threads", "live", "program", "sandbox", "size", "other"}
 
-var number = regexp.MustCompile(`^([a-z]+)(?:-(\d+))?/(.*)`)
+var namePattern = regexp.MustCompile(`^([a-z]+)(?:-(\d+))?/(.+)$`)
+
+// nameParts returns the group of what was measured, its number if it has one, and the
+// variant.
+func nameParts(name string) (group, number, variant string) {
+	m := namePattern.FindStringSubmatch(name)
+	if m == nil {
+		panic(fmt.Sprintf("%q is no name of what this command measures", name))
+	}
+	return m[1], m[2], m[3]
+}
 
 // compareNames sorts by group, then by number, then by name.
 func compareNames(a, b string) int {
-	x, y := number.FindStringSubmatch(a), number.FindStringSubmatch(b)
-	if x == nil || y == nil {
-		return cmp.Compare(a, b)
-	}
-	n, _ := strconv.Atoi(x[2])
-	m, _ := strconv.Atoi(y[2])
-	return cmp.Or(cmp.Compare(slices.Index(groups, x[1]), slices.Index(groups, y[1])), cmp.Compare(n, m), cmp.Compare(a, b))
+	groupA, numberA, _ := nameParts(a)
+	groupB, numberB, _ := nameParts(b)
+	n, _ := strconv.Atoi(numberA)
+	m, _ := strconv.Atoi(numberB)
+	return cmp.Or(cmp.Compare(slices.Index(groups, groupA), slices.Index(groups, groupB)), cmp.Compare(n, m), cmp.Compare(a, b))
 }
 
 // ratio is the median of the ratios of the rounds, and its 95% confidence interval.
