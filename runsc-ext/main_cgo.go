@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // The sentry executes its own binary again where there is nothing else, no C
@@ -39,6 +40,14 @@ func rebuild() error {
 	bin := filepath.Join(cache, "runsc-ext", fmt.Sprintf("%x", hash.Sum64()), "runsc-ext")
 	if _, err := os.Stat(bin); err != nil {
 		fmt.Fprintln(os.Stderr, "runsc-ext: building without cgo; this takes a minute or two the first time")
+		start := time.Now()
+		ticker := time.NewTicker(20 * time.Second)
+		defer ticker.Stop()
+		go func() {
+			for range ticker.C {
+				fmt.Fprintf(os.Stderr, "runsc-ext: still building, for %v\n", time.Since(start).Round(time.Second))
+			}
+		}()
 	}
 	build := exec.Command("go", "build", "-o", bin, ".")
 	build.Dir = filepath.Dir(file)

@@ -53,6 +53,10 @@ func TestMain(m *testing.M) {
 		fmt.Println(callInChild())
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == filteredCommand {
+		fmt.Fprintln(os.Stderr, execFiltered(os.Args[2:]))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,6 +66,14 @@ func build(arch, pkg string, command ...string) (string, error) {
 	bin := filepath.Join(dir, filepath.Base(pkg))
 	if _, err := os.Stat(bin); err != nil {
 		fmt.Fprintf(os.Stderr, "building %s for %s; this takes a minute or two the first time\n", pkg, arch)
+		start := time.Now()
+		ticker := time.NewTicker(20 * time.Second)
+		defer ticker.Stop()
+		go func() {
+			for range ticker.C {
+				fmt.Fprintf(os.Stderr, "still building %s, for %v\n", pkg, time.Since(start).Round(time.Second))
+			}
+		}()
 	}
 	cmd := exec.Command("go", append(command, "-o", bin, pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)

@@ -44,7 +44,11 @@ func Main() {
 		util.ErrorLogger = inv.errorLog()
 		util.Fatalf("%v", err)
 	}
-	extkernel.OCISeccomp = inv.global.Lookup("oci-seccomp").Value.String() == "true"
+	extkernel.OCISeccomp = inv.flag("oci-seccomp") == "true"
+	if err := inv.preflight(); err != nil {
+		util.ErrorLogger = inv.errorLog()
+		util.Fatalf("%v", err)
+	}
 	if err := clone4.Enable(level); err != nil {
 		util.Fatalf("%v", err)
 	}

@@ -104,7 +104,7 @@ func TestGVisorGlobalFlags(t *testing.T) {
 			t.Errorf("parse does not know the global flag -%s", f[1])
 		}
 	}
-	for _, name := range []string{"directfs", "log", "network", "oci-seccomp"} {
+	for _, name := range []string{"TESTONLY-unsafe-nonroot", "directfs", "log", "network", "oci-seccomp", "platform", "platform_device_path", "rootless"} {
 		if inv.global.Lookup(name) == nil {
 			t.Errorf("runsc has no global flag -%s any more", name)
 		}

@@ -80,8 +80,8 @@ func (inv *invocation) startsSandbox() bool {
 // root, unless the sentry is to use the machine's files or network itself.
 func (inv *invocation) sentryIsNobody() bool {
 	return os.Geteuid() == 0 &&
-		inv.global.Lookup("directfs").Value.String() == "false" &&
-		inv.global.Lookup("network").Value.String() != "host"
+		inv.flag("directfs") == "false" &&
+		inv.flag("network") != "host"
 }
 
 // newFlagSet returns a flag set that keeps its errors to itself.
@@ -131,7 +131,7 @@ func (fd preader) ReadAt(p []byte, off int64) (int, error) {
 // errorLog returns the log in which engines look for a reason, or nil if there
 // is none.
 func (inv *invocation) errorLog() io.Writer {
-	name := inv.global.Lookup("log").Value.String()
+	name := inv.flag("log")
 	if name == "" {
 		return nil
 	}

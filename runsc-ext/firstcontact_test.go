@@ -1,0 +1,88 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/test/sandbox"
+)
+
+// filteredCommand is an argument with which the test binary executes the others where
+// no user namespaces can be made.
+const filteredCommand = "without-user-namespaces"
+
+func execFiltered(args []string) error {
+	runtime.LockOSThread()
+	if err := refuseUserNamespaces(); err != nil {
+		return err
+	}
+	return unix.Exec(args[0], args, os.Environ())
+}
+
+// Whoever starts runsc-ext for the first time, on a machine where it cannot run, must
+// read what is missing and what to do: not which system call failed.
+func TestFirstContact(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the users without rights are made by root")
+	}
+	bin := installFor(t, nobody)
+	self := guest(t)[0]
+	helper := filepath.Join(filepath.Dir(bin), "helper") // where nobody can come to
+	if b, err := os.ReadFile(self); err != nil {
+		t.Fatal(err)
+	} else if err := os.WriteFile(helper, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	root := "--root=" + filepath.Join(filepath.Dir(bin), "state")
+	asNobody := []string{"setpriv", fmt.Sprintf("--reuid=%d", nobody), fmt.Sprintf("--regid=%d", nobody), "--clear-groups"}
+	noLimit := []string{"unshare", "--user", "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"`, "sh"}
+	const dev = "--platform_device_path="
+	for _, tc := range []struct {
+		name string
+		via  []string
+		args []string
+		want []string
+	}{
+		{"no root", asNobody, []string{"do", "/bin/true"}, []string{"EPERM", "as root, or with --rootless"}},
+		{"no capability", []string{"setpriv", "--bounding-set=-sys_admin"}, []string{"do", "/bin/true"}, []string{"EPERM", "CAP_SYS_ADMIN", "--rootless", "--privileged"}},
+		{"no user namespaces", noLimit, []string{"--rootless", "do", "/bin/true"}, []string{"ENOSPC", "user.max_user_namespaces"}},
+		{"no user namespaces, probe", noLimit, []string{"--rootless", "probe"}, []string{"ENOSPC", "user.max_user_namespaces"}},
+		{"seccomp", append(asNobody, helper, filteredCommand), []string{"--rootless", "do", "/bin/true"}, []string{"EPERM", "seccomp=unconfined", "kernel.unprivileged_userns_clone", "as root"}},
+		{"seccomp, probe", append(asNobody, helper, filteredCommand), []string{"probe"}, []string{"EPERM", "seccomp=unconfined"}},
+		{"unknown platform", nil, []string{"--platform=abacus", "do", "/bin/true"}, []string{`"abacus"`, "kvm, ptrace", "systrap"}},
+		{"no KVM", nil, []string{"--platform=kvm", dev + "/nowhere", "do", "/bin/true"}, []string{"/nowhere", "no such file", "/dev/kvm", "--platform=systrap"}},
+		{"KVM that is none", nil, []string{"--platform=kvm", dev + "/dev/null", "do", "/bin/true"}, []string{"virtual machine", "/dev/kvm", "--platform=systrap"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			args := append(append(append([]string(nil), tc.via...), bin, root, "--network=none"), tc.args...)
+			if _, err := exec.LookPath(args[0]); err != nil {
+				t.Skip(err)
+			}
+			cmd := command(t, args[0], args[1:]...)
+			cmd.Dir = "/"
+			r := output(t, cmd)
+			if r.status != 128 || r.stdout != "" {
+				t.Errorf("got %v, want status 128", r)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(r.stderr, want) {
+					t.Errorf("standard error is %q, want %q in it", r.stderr, want)
+				}
+			}
+		})
+	}
+	// The same user, where nothing is in the way.
+	cmd := command(t, asNobody[0], append(asNobody[1:], bin, root, "--network=none", "--rootless", "--platform="+sandbox.Platforms[0], "do", "/bin/true")...)
+	cmd.Dir = "/"
+	if r := output(t, cmd); r.status != 0 {
+		t.Errorf("got %v, want status 0", r)
+	}
+}

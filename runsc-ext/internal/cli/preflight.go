@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+
+	"runsc-ext/internal/rawclone"
+)
+
+// preflight looks for what keeps a sandbox from starting on many machines, and says
+// what to do about it. Where runsc comes to it, the error is that of a system call
+// somewhere on the way, or that a process has ended.
+func (inv *invocation) preflight() error {
+	switch inv.command {
+	case "create", "do", "restore", "run":
+	default:
+		return nil
+	}
+	if err := checkPlatform(inv.flag("platform"), inv.flag("platform_device_path")); err != nil {
+		return err
+	}
+	if inv.flag("TESTONLY-unsafe-nonroot") == "true" {
+		return nil
+	}
+	return checkNamespaces(inv.flag("rootless") == "true")
+}
+
+// flag returns the value of a global flag.
+func (inv *invocation) flag(name string) string {
+	return inv.global.Lookup(name).Value.String()
+}
+
+func checkPlatform(name, device string) error {
+	p, err := platform.Lookup(name)
+	if err != nil {
+		return fmt.Errorf("unknown platform %q: the platforms are %s; systrap, the default, works on most machines", name, strings.Join(platform.List(), ", "))
+	}
+	if name != "kvm" {
+		return nil
+	}
+	const instead = "the kvm platform needs a /dev/kvm that this user may read and write, and that makes virtual machines; --platform=systrap does without"
+	f, err := p.OpenDevice(device)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, instead)
+	}
+	defer f.Close()
+	const createVM = 0xae01 // KVM_CREATE_VM
+	vm, err := unix.IoctlRetInt(f.FD(), createVM)
+	if err != nil {
+		return fmt.Errorf("creating a virtual machine: %w: %s", err, instead)
+	}
+	return unix.Close(vm)
+}
+
+// checkNamespaces makes a process in namespaces such as a sandbox has.
+func checkNamespaces(rootless bool) error {
+	flags := uintptr(unix.CLONE_NEWIPC | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS)
+	if rootless {
+		flags |= unix.CLONE_NEWUSER
+	}
+	p := rawclone.NewProgram()
+	exit := p.List(rawclone.Op{Trap: unix.SYS_EXIT_GROUP})
+	pid, errno := rawclone.Do(p.List(rawclone.Op{
+		Trap:  unix.SYS_CLONE,
+		Args:  [6]uintptr{flags | uintptr(unix.SIGCHLD)},
+		Child: exit,
+	}))
+	if errno == 0 {
+		_, err := unix.Wait4(int(pid), nil, 0, nil)
+		for err == unix.EINTR {
+			_, err = unix.Wait4(int(pid), nil, 0, nil)
+		}
+		return err
+	}
+	return fmt.Errorf("a sandbox needs new namespaces, and this process may not create them (%s): %s", unix.ErrnoName(errno), namespaceHint(errno, rootless))
+}
+
+// namespaceHint says what to do about errno.
+func namespaceHint(errno syscall.Errno, rootless bool) string {
+	switch {
+	case !rootless && os.Geteuid() != 0:
+		return "run it as root, or with --rootless"
+	case !rootless:
+		return "this root has no CAP_SYS_ADMIN, as in a container that is not privileged: run it with --rootless, or give the container --privileged"
+	case errno == unix.ENOSPC || errno == unix.EUSERS:
+		return "a limit is reached: see sysctl user.max_user_namespaces, or run it as root without --rootless"
+	default:
+		return "user namespaces are switched off, for all (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) or by a seccomp profile (in a container: --security-opt seccomp=unconfined): switch them on, or run it as root without --rootless"
+	}
+}
