@@ -31,42 +31,57 @@ func TestManPage(t *testing.T) {
 	}
 }
 
-// People copy the example. It has to compile without a warning, and to make a child
-// with clone4 and without.
-func TestManPageExample(t *testing.T) {
+// People copy the examples. They have to compile without a warning, and do what the
+// page says, with clone4 and without.
+func TestExamples(t *testing.T) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
 		t.Skipf("%v: apt-get install gcc", err)
 	}
-	page, err := os.ReadFile(manPage)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, examples, _ := strings.Cut(string(page), "\n.SH EXAMPLES\n")
-	m := regexp.MustCompile(`(?s)\n\.EX\n(.*?)\n\.EE\n`).FindStringSubmatch(examples)
-	if m == nil {
-		t.Fatal("the page has no example")
-	}
-	source := strings.NewReplacer(`\&`, "", `\-`, "-", `\(aq`, "'", `\\`, `\`).Replace(m[1])
-	bin := filepath.Join(t.TempDir(), "example")
-	cc := exec.Command(gcc, "-x", "c", "-Wall", "-Wextra", "-Werror", "-pedantic", "-static", "-I", "../include", "-o", bin, "-")
-	cc.Stdin = strings.NewReader(source)
-	if out, err := cc.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s\n%s", cc, err, out, source)
-	}
-	check := func(cmd *exec.Cmd) {
-		t.Helper()
-		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "child\n" {
-			t.Errorf("%v: %v, output %q, want %q", cmd, err, out, "child\n")
-		}
-	}
-	check(exec.Command(bin))
-	for _, platform := range sandbox.Platforms {
-		cmd, err := sandbox.Do(platform, bin)
-		if err != nil {
-			t.Fatal(err)
-		}
-		check(cmd)
+	for _, tc := range []struct {
+		page          string
+		program       *regexp.Regexp
+		with, without string // output
+		status        int    // without
+	}{
+		{manPage, regexp.MustCompile(`(?s)\n\.SH EXAMPLES\n.*?\n\.EX\n(.*?)\n\.EE\n`), "child\n", "child\n", 0},
+		{"getting-started.md", regexp.MustCompile("(?s)\n```c\n(.*?)```\n"), "hello from the child\n", "this kernel has no clone4\n", 1},
+	} {
+		t.Run(tc.page, func(t *testing.T) {
+			page, err := os.ReadFile(tc.page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := tc.program.FindStringSubmatch(string(page))
+			if m == nil {
+				t.Fatal("the page has no example")
+			}
+			source := m[1]
+			if tc.page == manPage {
+				source = strings.NewReplacer(`\&`, "", `\-`, "-", `\(aq`, "'").Replace(source)
+			}
+			bin := filepath.Join(t.TempDir(), "example")
+			cc := exec.Command(gcc, "-x", "c", "-Wall", "-Wextra", "-Werror", "-pedantic", "-static", "-I", "../include", "-o", bin, "-")
+			cc.Stdin = strings.NewReader(source)
+			if out, err := cc.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s\n%s", cc, err, out, source)
+			}
+			check := func(cmd *exec.Cmd, status int, want string) {
+				t.Helper()
+				out, err := cmd.CombinedOutput()
+				if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != status || string(out) != want {
+					t.Errorf("%v: %v, output %q, want status %d and %q", cmd, err, out, status, want)
+				}
+			}
+			check(exec.Command(bin), tc.status, tc.without)
+			for _, platform := range sandbox.Platforms {
+				cmd, err := sandbox.Do(platform, bin)
+				if err != nil {
+					t.Fatal(err)
+				}
+				check(cmd, 0, tc.with)
+			}
+		})
 	}
 }
 
