@@ -75,6 +75,10 @@ func build(arch, pkg string, command ...string) (string, error) {
 			}
 		}()
 	}
+	if arch != runtime.GOARCH {
+		// For an emulator: no profile, and so no second compilation of gVisor.
+		command = append(command, "-pgo=off")
+	}
 	cmd := exec.Command("go", append(command, "-o", bin, pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -142,31 +142,3 @@ func escapes(t *testing.T, path string) map[int][]string {
 	}
 	return found
 }
-
-// Another thread may change the struct between two copies of it: there is one.
-func TestCopiedOnce(t *testing.T) {
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var copies []string
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		fset := token.NewFileSet()
-		parsed, err := parser.ParseFile(fset, file, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(parsed, func(n ast.Node) bool {
-			if sel, ok := n.(*ast.SelectorExpr); ok && strings.HasPrefix(sel.Sel.Name, "CopyIn") {
-				copies = append(copies, fset.Position(sel.Pos()).String())
-			}
-			return true
-		})
-	}
-	if len(copies) != 1 {
-		t.Errorf("memory of the guest is copied in at %v, want one place", copies)
-	}
-}
