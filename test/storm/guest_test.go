@@ -62,7 +62,8 @@ type outcome struct {
 }
 
 // guest does what standard input says, line by line, and prints the outcome of each
-// storm: "storm SEED CALLS" makes one, "older SEED CALLS" the same with clone(2); for
+// storm: "storm SEED CALLS" makes one, "older SEED CALLS" the same with clone(2);
+// "nothing" does nothing, and "bomb" makes children without end, as they do; for
 // the test of the test, "call NUMBER" makes a system call, and "leave" leaves a child.
 func guest() error {
 	// gVisor sends it to the group of an init process too, in which a child was
@@ -83,6 +84,11 @@ func guest() error {
 				return fmt.Errorf("%q is no seed and number of calls: %w", rest, err)
 			}
 			if out, err = s.run(seed, calls); err != nil {
+				return err
+			}
+		case "nothing":
+		case "bomb":
+			if err := s.bomb(); err != nil {
 				return err
 			}
 		case "call":
@@ -234,6 +240,22 @@ func (s *storm) run(seed uint64, calls int) (outcome, error) {
 	}
 	out.Seconds = time.Since(start).Seconds()
 	return out, nil
+}
+
+// bomb starts a fork bomb.
+func (s *storm) bomb() error {
+	p := rawclone.NewProgram()
+	l := &list{first: p.List(make([]rawclone.Op, 4)...), max: 4}
+	a := &abis[0]
+	for range 3 {
+		l.op(rawclone.Op{Trap: a.nr, Args: [6]uintptr{0, uintptr(unix.SIGCHLD)}, Child: l.first})
+	}
+	l.sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
+	_, errno := rawclone.Do(p.List(rawclone.Op{Trap: a.nr, Args: [6]uintptr{0, uintptr(unix.SIGCHLD)}, Child: l.first}))
+	if errno != 0 {
+		return fmt.Errorf("making the first process of a bomb: %w", errno)
+	}
+	return nil
 }
 
 // others returns the processes that there are beside this one and its parent.

@@ -55,7 +55,7 @@ func TestStorm(t *testing.T) {
 	bin := runscExt(t)
 	for _, p := range platforms() {
 		t.Run(p, func(t *testing.T) {
-			b := newBox(t, bin, p)
+			b := newBox(t, bin, p, nil)
 			b.say("storm %d %d", *seed, *calls/10)
 			first := b.memory()
 			b.say("older %d %d", *seed+1, *calls)
@@ -88,7 +88,7 @@ func TestStormFinds(t *testing.T) {
 		{"task", "leave", "tasks left"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b := newBox(t, bin, sandbox.Platforms[0])
+			b := newBox(t, bin, sandbox.Platforms[0], nil)
 			b.say("storm %d %d", *seed, 200)
 			before := b.memory()
 			out := b.say("%s", tc.command)
@@ -185,9 +185,11 @@ func build(t *testing.T, flag string) string {
 	return bin
 }
 
-// box is a sandbox with the guest in it.
+// box is a container with the guest in it, and in most tests the sandbox as well.
 type box struct {
 	t        *testing.T
+	id       string
+	others   int // containers that have been started in the same sandbox
 	bin      string
 	guest    string // the program in it
 	dir      string
@@ -200,17 +202,24 @@ type box struct {
 	problems []string
 }
 
-const id = "storm"
-
-// newBox starts a sandbox.
-func newBox(t *testing.T, bin, platform string) *box {
+// newBox starts a container: a sandbox, or one more in the sandbox of another.
+func newBox(t *testing.T, bin, platform string, in *box, edits ...func(spec map[string]any)) *box {
 	t.Helper()
-	b := &box{t: t, bin: bin, dir: t.TempDir()}
+	b := &box{t: t, id: "sandbox", bin: bin, dir: t.TempDir()}
+	annotations := map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
+	if in != nil {
+		in.others++
+		b.id = fmt.Sprintf("container-%d", in.others)
+		annotations = map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": in.id}
+	}
 	if err := os.Mkdir(b.logs(), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	state := filepath.Join(b.dir, "state")
-	b.flags = append(sandbox.Flags(platform), "--root="+state, "--debug-log="+b.logs()+"/", "--panic-log="+b.logs()+"/panic", "--ref-leak-mode=log-names")
+	b.flags = append(flags(platform, edits), "--root="+state, "--debug-log="+b.logs()+"/", "--panic-log="+b.logs()+"/panic", "--ref-leak-mode=log-names")
+	if in != nil {
+		b.flags = in.flags
+	}
 	var err error
 	if b.guest, err = os.Executable(); err != nil {
 		t.Fatal(err)
@@ -229,6 +238,10 @@ func newBox(t *testing.T, bin, platform string) *box {
 		caps := process["capabilities"].(map[string]any)
 		caps[set] = append(caps[set].([]any), "CAP_SYS_ADMIN", "CAP_SYS_PTRACE")
 	}
+	spec["annotations"] = annotations
+	for _, edit := range edits {
+		edit(spec)
+	}
 	out, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +251,7 @@ func newBox(t *testing.T, bin, platform string) *box {
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	b.cmd = exec.CommandContext(ctx, bin, append(slices.Clip(b.flags), "run", "-bundle="+b.dir, id)...)
+	b.cmd = exec.CommandContext(ctx, bin, append(slices.Clip(b.flags), "run", "-bundle="+b.dir, b.id)...)
 	b.cmd.Stderr = &b.stderr
 	b.cmd.WaitDelay = 5 * time.Second
 	if b.stdin, err = b.cmd.StdinPipe(); err != nil {
@@ -253,7 +266,7 @@ func newBox(t *testing.T, bin, platform string) *box {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		exec.Command(bin, append(b.flags, "delete", "-force", id)...).Run()
+		exec.Command(bin, append(b.flags, "delete", "-force", b.id)...).Run()
 		cancel()
 		// runsc leaves a mount there for the next sandbox without network.
 		unix.Unmount(filepath.Join(state, "null-netns"), unix.MNT_DETACH)
@@ -355,17 +368,17 @@ func (b *box) wantNothingLeft(out outcome) {
 	if b.ended || os.Geteuid() != 0 {
 		return // without root, runsc executes nothing in a container
 	}
-	cmd := exec.Command(b.bin, append(slices.Clip(b.flags), "exec", id, b.guest, "-test.list=^TestStorm$")...)
+	cmd := exec.Command(b.bin, append(slices.Clip(b.flags), "exec", b.id, b.guest, "-test.list=^TestStorm$")...)
 	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "TestStorm\n" {
 		b.problem("no answer: %v: %v: %s", cmd, err, out)
 	}
-	ps, err := exec.Command(b.bin, append(slices.Clip(b.flags), "ps", "-format=json", id)...).Output()
+	ps, err := exec.Command(b.bin, append(slices.Clip(b.flags), "ps", "-format=json", b.id)...).Output()
 	var pids []int
 	if err == nil {
 		err = json.Unmarshal(ps, &pids)
 	}
-	if err != nil || !slices.Equal(pids, []int{1}) {
-		b.problem("tasks left, says ps: %s, error %v; want PID 1", ps, err)
+	if err != nil || len(pids) != 1 {
+		b.problem("tasks left, says ps: %s, error %v; want one", ps, err)
 	}
 }
 
@@ -392,14 +405,21 @@ func (b *box) end() {
 	if err := b.cmd.Wait(); err != nil {
 		b.problem("the sandbox: %v: %s", err, b.stderr.String())
 	}
-	logs, err := filepath.Glob(filepath.Join(b.logs(), "*"))
+	if log := b.lookIntoLogs(); !strings.Contains(log, "Exiting with status: ") {
+		// It is said after the check for leaks.
+		b.problem("no end of the sentry in its log")
+	}
+}
+
+// lookIntoLogs looks for reports in all logs, and returns the sentry's.
+func (b *box) lookIntoLogs() string {
+	b.t.Helper()
+	names, err := filepath.Glob(filepath.Join(b.logs(), "*"))
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	// The last line of the sentry's log says that it has come to an end, after
-	// the check for leaks.
-	ended := false
-	for _, name := range logs {
+	var sentrys strings.Builder
+	for _, name := range names {
 		log, err := os.ReadFile(name)
 		if err != nil {
 			b.t.Fatal(err)
@@ -407,11 +427,11 @@ func (b *box) end() {
 		for _, report := range reports.FindAll(log, -1) {
 			b.problem("%s: %s", filepath.Base(name), report)
 		}
-		ended = ended || strings.HasSuffix(name, ".boot.txt") && bytes.Contains(log, []byte("Exiting with status: "))
+		if strings.HasSuffix(name, ".boot.txt") {
+			sentrys.Write(log)
+		}
 	}
-	if !ended {
-		b.problem("no end of the sentry in its log, in %v", logs)
-	}
+	return sentrys.String()
 }
 
 func readJSON(t *testing.T, name string, v any) {
@@ -423,4 +443,14 @@ func readJSON(t *testing.T, name string, v any) {
 	if err := json.Unmarshal(b, v); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
+}
+
+// flags returns runsc-ext's flags, without the one by which it ignores what an edit of
+// the spec asks for.
+func flags(platform string, edits []func(spec map[string]any)) []string {
+	all := sandbox.Flags(platform)
+	if len(edits) > 0 {
+		all = slices.DeleteFunc(all, func(f string) bool { return f == "--ignore-cgroups" })
+	}
+	return all
 }
