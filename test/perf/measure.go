@@ -133,8 +133,8 @@ type part struct {
 	run   func(ctx context.Context, t target) (map[string]float64, error)
 }
 
-// rounds measures everything in every target, in so many rounds. The order of the
-// targets is another one each time.
+// rounds measures everything in every target, in so many rounds, or until it is
+// stopped. The order of the targets is another one each time.
 func (m *measurement) rounds(ctx context.Context, n int, match *regexp.Regexp) (map[string]samples, error) {
 	results := make(map[string]samples)
 	for _, t := range m.targets {
@@ -149,6 +149,10 @@ func (m *measurement) rounds(ctx context.Context, n int, match *regexp.Regexp) (
 			for _, i := range rand.Perm(len(m.targets)) {
 				t := m.targets[i]
 				values, err := p.run(ctx, t)
+				if ctx.Err() != nil {
+					fmt.Fprintln(os.Stderr, "\nstopped")
+					return results, nil
+				}
 				if err != nil {
 					return nil, fmt.Errorf("%s in %s: %w", p.name, t.name, err)
 				}
@@ -169,7 +173,7 @@ func (m *measurement) parts() []part {
 	parts := []part{
 		{"start", 1, m.start},
 		{"calls", 1, func(ctx context.Context, t target) (map[string]float64, error) {
-			return m.inGuest(ctx, t, "calls", "5")
+			return m.inGuest(ctx, t, "calls", "3")
 		}},
 		m.program("shell", 1, "/bin/sh", "-c", "i=0; while [ $i -lt 20 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"),
 		m.program("dd", 1, "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000"),
