@@ -1,8 +1,6 @@
 # Release binaries: static, for each architecture, with checksums and an SBOM.
 #
 #	make release	into dist/
-#
-# The same source, Go and version give the same files.
 
 VERSION := $(shell sed -n 's/^const Version = "\(.*\)"/\1/p' runsc-ext/internal/cli/version.go)
 ARCHES := amd64 arm64
@@ -17,10 +15,10 @@ release: $(binaries:%=dist/%) $(binaries:%=dist/%.cdx.json)
 
 # The go command knows what is up to date.
 .PHONY: FORCE
-dist/runsc-ext-$(VERSION)-linux-%: FORCE
+$(binaries:%=dist/%): dist/runsc-ext-$(VERSION)-linux-%: FORCE
 	@echo "building $@; this takes a minute or two the first time"
 	CGO_ENABLED=0 GOARCH=$* go build -trimpath -buildvcs=false -ldflags='-s -w' -o $@ ./runsc-ext
 
 # From the build information in the binary: what is in it, not what is in go.mod.
-dist/%.cdx.json: dist/%
-	GOARCH= GOOS= go run $(CYCLONEDX) bin -json -licenses=false -noserial -reproducible -output $@ $<
+$(binaries:%=dist/%.cdx.json): dist/%.cdx.json: dist/%
+	GOARCH= GOOS= go run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version $(VERSION) -output $@ $<
