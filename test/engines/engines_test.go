@@ -172,9 +172,16 @@ func newEngine(t *testing.T, command, pkg string) *engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		unmountBelow(dir)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+		// podman cleans up in the background, and may still write there.
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			unmountBelow(dir)
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
 		}
 	})
 	return &engine{dir: dir}
