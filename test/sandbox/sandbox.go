@@ -29,7 +29,11 @@ var Binary = sync.OnceValues(func() (string, error) {
 // Build builds the main package pkg for an architecture and returns the path of
 // the binary, which is static.
 func Build(pkg, arch string) (string, error) {
-	return build(arch, pkg, "build")
+	if arch != runtime.GOARCH {
+		// For an emulator: no profile, and so no second compilation of gVisor.
+		return build(arch, pkg, "build", "-pgo=off")
+	}
+	return build(arch, pkg, "build", "-trimpath") // as for a release
 }
 
 // BuildTest builds the tests of pkg for an architecture and returns the path of
@@ -74,10 +78,6 @@ func build(arch, pkg string, command ...string) (string, error) {
 				fmt.Fprintf(os.Stderr, "still building %s, for %v\n", pkg, time.Since(start).Round(time.Second))
 			}
 		}()
-	}
-	if arch != runtime.GOARCH {
-		// For an emulator: no profile, and so no second compilation of gVisor.
-		command = append(command, "-pgo=off")
 	}
 	cmd := exec.Command("go", append(command, "-o", bin, pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)

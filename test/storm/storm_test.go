@@ -177,7 +177,7 @@ func faulty(t *testing.T) string {
 func build(t *testing.T, flag string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "runsc-ext")
-	cmd := exec.Command("go", "build", flag, "-o", bin, "runsc-ext/runsc-ext")
+	cmd := exec.Command("go", "build", "-trimpath", flag, "-o", bin, "runsc-ext/runsc-ext")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)
