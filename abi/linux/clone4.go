@@ -86,6 +86,37 @@ const CLONE_VALID_FLAGS = 0xffffffff &^ (CLONE_PID | CLONE_DETACHED | CLONE_STOP
 // This is the one place that says so. None of the upper 32 bits is in it yet.
 const CLONE4_VALID_FLAGS uint64 = CLONE_VALID_FLAGS
 
+// Flags that later patches of the same author gave to clone4, where an operator
+// has allowed them; see Clone4FDArgs and docs/clonefd.md. Their bits are those of
+// CLONE_PID and CLONE_DETACHED.
+const (
+	// CLONE_AUTOREAP makes the child reap itself at its end: it is never a
+	// zombie, and no wait call returns it. Its exit signal is sent.
+	CLONE_AUTOREAP = 0x00001000
+
+	// CLONE_FD gives the caller a file descriptor from which the child's end can
+	// be read. Not with CLONE_THREAD.
+	CLONE_FD = 0x00400000
+)
+
+// CLONE4_FD_VALID_FLAGS are the flags that clone4 accepts with Clone4FDArgs.
+const CLONE4_FD_VALID_FLAGS = CLONE4_VALID_FLAGS | CLONE_AUTOREAP | CLONE_FD
+
+// Flags of Clone4FDArgs.ClonefdFlags. The first two can be written as O_CLOEXEC and
+// O_NONBLOCK of open(2) as well; any other flag is EINVAL.
+const (
+	CLONEFD_CLOEXEC       = 0x1 // close the descriptor on execve(2)
+	CLONEFD_NONBLOCK      = 0x2 // reading from it does not wait
+	CLONEFD_KILL_ON_CLOSE = 0x4 // SIGKILL the child with the last reference to it
+)
+
+// Requests of ioctl(2) on such a descriptor. They return the child's thread and
+// process ID in the caller's PID namespace, 0 once it is reaped.
+const (
+	CLONEFD_IOC_GETTID = 0x4301 // _IO('C', 1)
+	CLONEFD_IOC_GETPID = 0x4302 // _IO('C', 2)
+)
+
 // Clone4Args is struct clone4_args for a 64-bit word.
 type Clone4Args struct {
 	// Ptid is where CLONE_PARENT_SETTID writes the child's ID (4 bytes), in
@@ -124,3 +155,42 @@ type CompatClone4Args struct {
 
 // SizeOfCompatClone4Args is the size of CompatClone4Args in bytes.
 const SizeOfCompatClone4Args = 20
+
+// Clone4FDArgs is what struct clone4_args grew to for CLONE_FD. Where that is not
+// allowed it is larger than the kernel's, so EINVAL, and Clone4Args still works.
+type Clone4FDArgs struct {
+	Clone4Args
+
+	// Clonefd is where CLONE_FD writes the descriptor (4 bytes), in the caller's
+	// memory. Unlike with Ptid, a bad address is EFAULT, and there is no child.
+	Clonefd uint64
+
+	// ClonefdFlags are the CLONEFD flags. Without CLONE_FD they mean nothing.
+	ClonefdFlags uint32
+
+	_ uint32
+}
+
+// SizeOfClone4FDArgs is the size of Clone4FDArgs in bytes.
+const SizeOfClone4FDArgs = 56
+
+// CompatClone4FDArgs is Clone4FDArgs for a 32-bit word.
+type CompatClone4FDArgs struct {
+	CompatClone4Args
+	Clonefd      uint32
+	ClonefdFlags uint32
+}
+
+// SizeOfCompatClone4FDArgs is the size of CompatClone4FDArgs in bytes.
+const SizeOfCompatClone4FDArgs = 28
+
+// ClonefdInfo is struct clonefd_info: what read(2) gives once the child has ended.
+type ClonefdInfo struct {
+	Code   int32  // as si_code of SIGCHLD: CLD_EXITED, CLD_KILLED or CLD_DUMPED
+	Status int32  // as si_status: the exit status or the signal
+	Utime  uint64 // user time of the child, in microseconds
+	Stime  uint64 // system time of the child, in microseconds
+}
+
+// SizeOfClonefdInfo is the size of ClonefdInfo in bytes.
+const SizeOfClonefdInfo = 24

@@ -3,27 +3,47 @@ package linux
 import (
 	"encoding/binary"
 	"reflect"
+	"slices"
 	"testing"
 )
 
-// The two structs must keep the patch's layout: same fields, packed words.
+// The structs must keep the patches' layouts: same fields, packed words.
 func TestStructLayout(t *testing.T) {
+	type field struct {
+		name         string
+		offset, size int
+	}
+	words := func(word int, more ...field) []field {
+		var fields []field
+		for i, name := range []string{"Ptid", "Ctid", "StackStart", "StackSize", "TLS"} {
+			fields = append(fields, field{name, i * word, word})
+		}
+		return append(fields, more...)
+	}
 	for _, tc := range []struct {
-		v          any
-		word, size int
+		v      any
+		size   int
+		fields []field
 	}{
-		{Clone4Args{}, 8, SizeOfClone4Args},
-		{CompatClone4Args{}, 4, SizeOfCompatClone4Args},
+		{Clone4Args{}, SizeOfClone4Args, words(8)},
+		{CompatClone4Args{}, SizeOfCompatClone4Args, words(4)},
+		{Clone4FDArgs{}, SizeOfClone4FDArgs, words(8, field{"Clonefd", 40, 8}, field{"ClonefdFlags", 48, 4})},
+		{CompatClone4FDArgs{}, SizeOfCompatClone4FDArgs, words(4, field{"Clonefd", 20, 4}, field{"ClonefdFlags", 24, 4})},
+		{ClonefdInfo{}, SizeOfClonefdInfo, []field{{"Code", 0, 4}, {"Status", 4, 4}, {"Utime", 8, 8}, {"Stime", 16, 8}}},
 	} {
 		typ := reflect.TypeOf(tc.v)
-		if got := binary.Size(tc.v); got != tc.size {
-			t.Errorf("%v: %d bytes, want %d", typ, got, tc.size)
+		if got := binary.Size(tc.v); got != tc.size || int(typ.Size()) != tc.size {
+			t.Errorf("%v: %d bytes, in memory %d, want %d", typ, got, typ.Size(), tc.size)
 		}
-		for i, name := range []string{"Ptid", "Ctid", "StackStart", "StackSize", "TLS"} {
-			f := typ.Field(i)
-			if f.Name != name || int(f.Offset) != i*tc.word || int(f.Type.Size()) != tc.word {
-				t.Errorf("%v: field %d is %s (offset %d, %d bytes), want %s (offset %d, %d bytes)", typ, i, f.Name, f.Offset, f.Type.Size(), name, i*tc.word, tc.word)
+		var got []field
+		for _, f := range reflect.VisibleFields(typ) {
+			if !f.Anonymous && f.Name != "_" {
+				// What is embedded comes first.
+				got = append(got, field{f.Name, int(f.Offset), int(f.Type.Size())})
 			}
+		}
+		if !slices.Equal(got, tc.fields) {
+			t.Errorf("%v has the fields (name, offset, size) %v, want %v", typ, got, tc.fields)
 		}
 	}
 }
