@@ -76,7 +76,7 @@ func TestNoEscapes(t *testing.T) {
 		path      string
 		functions []string
 	}{
-		{filepath.Join(paths[0], "clone4.go"), []string{"Clone4", "CompatClone4", "clone4", "copyInArgs", "cloneFlags", "decode"}},
+		{filepath.Join(paths[0], "clone4.go"), []string{"Clone4", "CompatClone4", "clone4", "clone4FD", "copyIn", "cloneFlags", "decode", "decodeFD"}},
 		{filepath.Join(paths[1], "clone.go"), []string{"Clone"}},
 		{filepath.Join(paths[1], "abi_amd64.go"), []string{"candidates", "lookup", "allowed", "sendToSlot", "args32", "args64"}},
 	} {

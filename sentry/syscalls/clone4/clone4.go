@@ -26,6 +26,12 @@ func Enable(level Level) error {
 		return nil
 	}
 	native, compat := entry(Clone4), entry(CompatClone4)
+	if level >= LevelFD {
+		if err := extkernel.CheckCloneFD(); err != nil {
+			return err
+		}
+		native, compat = entry(Clone4FD), entry(CompatClone4FD)
+	}
 	if err := extkernel.Add(extkernel.AMD64, linux.SYS_CLONE4_AMD64, native); err != nil {
 		return err
 	}
@@ -59,21 +65,48 @@ func CompatClone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (ui
 	return clone4(t, args, 4)
 }
 
-// fields is how many words the struct has.
-const fields = linux.SizeOfClone4Args / 8
+// Clone4FD is Clone4 at LevelFD: it has more flags and a larger struct.
+func Clone4FD(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	return clone4FD(t, args, 8)
+}
+
+// CompatClone4FD is CompatClone4 at LevelFD.
+func CompatClone4FD(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	return clone4FD(t, args, 4)
+}
+
+// fields is how many words the struct has, fdFields how many at LevelFD: the last
+// is the flags of CLONE_FD, in the low half where a word has 64 bits.
+const (
+	fields   = linux.SizeOfClone4Args / 8
+	fdFields = linux.SizeOfClone4FDArgs / 8
+)
 
 // clone4 is what all ABIs have in common. word is the size of a word of the struct.
 func clone4(t *kernel.Task, args arch.SyscallArguments, word int) (uintptr, *kernel.SyscallControl, error) {
-	cloneArgs, err := copyInArgs(t, args, word)
+	buf, err := copyIn(t, args, fields, word)
 	if err != nil {
 		return 0, nil, err
 	}
+	cloneArgs := decode(buf, word)
 	ntid, ctrl, err := extkernel.Clone(t, cloneFlags(args), &cloneArgs)
 	return uintptr(ntid), ctrl, err
 }
 
-// copyInArgs copies the struct in. The errors are EINVAL for its size and EFAULT.
-func copyInArgs(cc marshal.CopyContext, args arch.SyscallArguments, word int) (linux.Clone4Args, error) {
+// clone4FD is clone4 at LevelFD.
+func clone4FD(t *kernel.Task, args arch.SyscallArguments, word int) (uintptr, *kernel.SyscallControl, error) {
+	buf, err := copyIn(t, args, fdFields, word)
+	if err != nil {
+		return 0, nil, err
+	}
+	cloneArgs := decodeFD(buf, word)
+	ntid, ctrl, err := extkernel.CloneFD(t, cloneFlags(args), &cloneArgs)
+	return uintptr(ntid), ctrl, err
+}
+
+// copyIn returns the whole struct, of which the caller passes args_size bytes. The
+// errors are EINVAL for its size and EFAULT.
+func copyIn(cc marshal.CopyContext, args arch.SyscallArguments, fields, word int) ([]byte, error) {
 	size := args[2].Uint64()
 	if word == 4 {
 		size = uint64(args[2].Uint())
@@ -82,7 +115,7 @@ func copyInArgs(cc marshal.CopyContext, args arch.SyscallArguments, word int) (l
 	// receive EINVAL, and can use a smaller structure to work with old kernels."
 	// - the patch. This is before the pointer is looked at, so before EFAULT.
 	if size > uint64(fields*word) {
-		return linux.Clone4Args{}, linuxerr.EINVAL
+		return nil, linuxerr.EINVAL
 	}
 	// The struct is copied once: another thread may change it meanwhile, and must
 	// not change what was checked. What is not passed is 0, down to part of a
@@ -91,10 +124,10 @@ func copyInArgs(cc marshal.CopyContext, args arch.SyscallArguments, word int) (l
 	clear(buf)
 	if size != 0 {
 		if _, err := cc.CopyInBytes(args[3].Pointer(), buf[:size]); err != nil {
-			return linux.Clone4Args{}, err
+			return nil, err
 		}
 	}
-	return decode(buf, word), nil
+	return buf, nil
 }
 
 // cloneFlags returns the 64 flag bits. They come as two 32-bit words, whatever the
@@ -105,17 +138,28 @@ func cloneFlags(args arch.SyscallArguments) uint64 {
 
 // decode decodes a whole struct.
 func decode(buf []byte, word int) linux.Clone4Args {
-	field := func(i int) uint64 {
-		if word == 4 {
-			return uint64(binary.LittleEndian.Uint32(buf[4*i:]))
-		}
-		return binary.LittleEndian.Uint64(buf[8*i:])
-	}
 	return linux.Clone4Args{
-		Ptid:       field(0),
-		Ctid:       field(1),
-		StackStart: field(2),
-		StackSize:  field(3),
-		TLS:        field(4),
+		Ptid:       field(buf, word, 0),
+		Ctid:       field(buf, word, 1),
+		StackStart: field(buf, word, 2),
+		StackSize:  field(buf, word, 3),
+		TLS:        field(buf, word, 4),
 	}
+}
+
+// decodeFD decodes a whole struct of LevelFD.
+func decodeFD(buf []byte, word int) linux.Clone4FDArgs {
+	return linux.Clone4FDArgs{
+		Clone4Args:   decode(buf, word),
+		Clonefd:      field(buf, word, 5),
+		ClonefdFlags: uint32(field(buf, word, 6)),
+	}
+}
+
+// field returns word i of a struct.
+func field(buf []byte, word, i int) uint64 {
+	if word == 4 {
+		return uint64(binary.LittleEndian.Uint32(buf[4*i:]))
+	}
+	return binary.LittleEndian.Uint64(buf[8*i:])
 }

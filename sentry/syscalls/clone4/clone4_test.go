@@ -43,6 +43,38 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// The larger struct is the smaller one and what it grew by.
+func TestDecodeFD(t *testing.T) {
+	whole := make([]byte, linux.SizeOfClone4FDArgs)
+	for i := range whole {
+		whole[i] = byte(i + 1)
+	}
+	for _, tc := range []struct {
+		word, size int // size is what the caller passes
+		clonefd    uint64
+		flags      uint32
+	}{
+		{8, 0, 0, 0},
+		{8, 40, 0, 0},
+		{8, 41, 0x29, 0},
+		{8, 48, 0x302f2e2d2c2b2a29, 0},
+		{8, 49, 0x302f2e2d2c2b2a29, 0x31},
+		{8, 52, 0x302f2e2d2c2b2a29, 0x34333231},
+		{8, 56, 0x302f2e2d2c2b2a29, 0x34333231}, // The rest is padding.
+		{4, 20, 0, 0},
+		{4, 23, 0x171615, 0},
+		{4, 24, 0x18171615, 0},
+		{4, 28, 0x18171615, 0x1c1b1a19},
+	} {
+		buf := make([]byte, fdFields*tc.word)
+		copy(buf, whole[:tc.size])
+		want := linux.Clone4FDArgs{Clone4Args: decode(buf, tc.word), Clonefd: tc.clonefd, ClonefdFlags: tc.flags}
+		if got := decodeFD(buf, tc.word); got != want {
+			t.Errorf("%d bytes of %d-byte words: got %#x, want %#x", tc.size, tc.word, got, want)
+		}
+	}
+}
+
 // At LevelOff the tables must stay gVisor's own; at LevelOn clone4 is in both,
 // also in the array in which the sentry looks calls up.
 func TestEnable(t *testing.T) {

@@ -48,7 +48,11 @@ func fuzzArgs(f *testing.F, word int, model func(size, ptr uint64, mem *memory) 
 			t.Errorf("flags %#x, want %#x", got, want)
 		}
 		mem := &memory{mapped: mapped}
-		got, err := copyInArgs(mem, args, word)
+		var got linux.Clone4Args
+		buf, err := copyIn(mem, args, fields, word)
+		if err == nil {
+			got = decode(buf, word)
+		}
 		want, wantErr := model(size, ptr, mem)
 		if got != want || err != wantErr {
 			t.Errorf("got %+v, %v, want %+v, %v", got, err, want, wantErr)

@@ -13,12 +13,15 @@ const (
 	// LevelOff is gVisor without clone4.
 	LevelOff Level = iota
 
-	// LevelOn is clone4 as the patch defines it.
+	// LevelOn is clone4 as the patch defines it, and the default.
 	LevelOn
+
+	// LevelFD adds what later patches gave to it: CLONE_FD and CLONE_AUTOREAP.
+	LevelFD
 )
 
 // levelNames are the levels as users write them.
-var levelNames = [...]string{LevelOff: "off", LevelOn: "on"}
+var levelNames = [...]string{LevelOff: "off", LevelOn: "on", LevelFD: "fd"}
 
 // String returns the level as users write it.
 func (l Level) String() string {

@@ -8,7 +8,7 @@ import (
 // Only the exact names are levels: a value that merely looks like one must not
 // switch clone4 on, nor off where its user counts on it.
 func TestParseLevel(t *testing.T) {
-	for s, want := range map[string]Level{"off": LevelOff, "on": LevelOn} {
+	for s, want := range map[string]Level{"off": LevelOff, "on": LevelOn, "fd": LevelFD} {
 		got, err := ParseLevel(s)
 		if got != want || err != nil {
 			t.Errorf("ParseLevel(%q) = %v, %v, want %v", s, got, err, want)
@@ -17,7 +17,7 @@ func TestParseLevel(t *testing.T) {
 			t.Errorf("Level %d is %q, want %q", got, got, s)
 		}
 	}
-	for _, s := range []string{"", "ON", "Off", " on", "on\n", "1", "true", "o", "on,off", "\x00"} {
+	for _, s := range []string{"", "ON", "Off", " on", "on\n", "1", "true", "o", "on,off", "FD", "clonefd", "\x00"} {
 		got, err := ParseLevel(s)
 		if err == nil {
 			t.Errorf("ParseLevel(%q) = %v, want an error", s, got)
@@ -26,7 +26,7 @@ func TestParseLevel(t *testing.T) {
 		if got != LevelOff {
 			t.Errorf("ParseLevel(%q) = %v beside the error, want off", s, got)
 		}
-		if !strings.Contains(err.Error(), "off, on") {
+		if !strings.Contains(err.Error(), "off, on, fd") {
 			t.Errorf("ParseLevel(%q): %q does not say which levels there are", s, err)
 		}
 	}
@@ -34,8 +34,8 @@ func TestParseLevel(t *testing.T) {
 
 // A sandbox may lower the operator's level, which is a comparison.
 func TestLevelOrder(t *testing.T) {
-	if LevelOff >= LevelOn {
-		t.Errorf("off is %d, on is %d: want off below on", LevelOff, LevelOn)
+	if LevelOff >= LevelOn || LevelOn >= LevelFD {
+		t.Errorf("off is %d, on is %d, fd is %d: want them in this order", LevelOff, LevelOn, LevelFD)
 	}
 	var zero Level
 	if zero != LevelOff {

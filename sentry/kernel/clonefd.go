@@ -1,0 +1,189 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"sync"
+
+	gvisorlinux "gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/usermem"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"runsc-ext/abi/linux"
+)
+
+// Flags of a clonefd. Programs were written for either of two ways to say what the
+// first two mean.
+const (
+	cloneFDCloseOnExec = linux.CLONEFD_CLOEXEC | gvisorlinux.O_CLOEXEC
+	cloneFDNonBlock    = linux.CLONEFD_NONBLOCK | gvisorlinux.O_NONBLOCK
+	cloneFDFlags       = cloneFDCloseOnExec | cloneFDNonBlock | linux.CLONEFD_KILL_ON_CLOSE
+)
+
+// cloneFD implements vfs.FileDescriptionImpl for the descriptors of CLONE_FD.
+//
+// +stateify savable
+type cloneFD struct {
+	vfsfd vfs.FileDescription
+	vfs.FileDescriptionDefaultImpl
+	vfs.DentryMetadataFileDescriptionImpl
+	vfs.NoLockFD
+
+	// child and killOnClose are immutable.
+	child       *child
+	killOnClose bool
+
+	// mu protects given: of several readers, one gets the info.
+	mu sync.Mutex `state:"nosave"`
+
+	// given is set once somebody has read the info.
+	given bool
+}
+
+var _ vfs.FileDescriptionImpl = (*cloneFD)(nil)
+
+// newCloneFD returns a new descriptor for c.
+func newCloneFD(t *kernel.Task, c *child, flags uint32) (*vfs.FileDescription, error) {
+	vd := t.Kernel().VFS().NewAnonVirtualDentry("[clonefd]")
+	defer vd.DecRef(t)
+	f := &cloneFD{child: c, killOnClose: flags&linux.CLONEFD_KILL_ON_CLOSE != 0}
+	status := uint32(gvisorlinux.O_RDWR)
+	if flags&cloneFDNonBlock != 0 {
+		status |= gvisorlinux.O_NONBLOCK
+	}
+	if err := f.vfsfd.Init(f, status, t.Credentials(), vd.Mount(), vd.Dentry(), &vfs.FileDescriptionOptions{
+		UseDentryMetadata: true,
+		DenyPRead:         true,
+		DenyPWrite:        true,
+		DenySpliceIn:      true,
+	}); err != nil {
+		return nil, err
+	}
+	return &f.vfsfd, nil
+}
+
+// Release implements vfs.FileDescriptionImpl.Release.
+func (f *cloneFD) Release(context.Context) {
+	// Nobody is asked for permission. A parent that may end the child so could
+	// have ended it by RLIMIT_CPU, which a privileged program inherits as well.
+	if f.killOnClose {
+		if tg := f.child.threadGroup(); tg != nil {
+			tg.SendSignal(kernel.SignalInfoPriv(gvisorlinux.SIGKILL))
+		}
+	}
+}
+
+// Read implements vfs.FileDescriptionImpl.Read.
+func (f *cloneFD) Read(ctx context.Context, dst usermem.IOSequence, _ vfs.ReadOptions) (int64, error) {
+	if dst.NumBytes() < linux.SizeOfClonefdInfo {
+		return 0, linuxerr.EINVAL
+	}
+	if !f.child.ended.Load() {
+		return 0, linuxerr.ErrWouldBlock
+	}
+	status, utime, stime := f.child.result()
+	info := linux.ClonefdInfo{
+		Code:   gvisorlinux.CLD_EXITED,
+		Status: int32(status.ExitStatus()),
+		Utime:  uint64(utime.Microseconds()),
+		Stime:  uint64(stime.Microseconds()),
+	}
+	if status.Signaled() {
+		info.Code, info.Status = gvisorlinux.CLD_KILLED, int32(status.TerminationSignal())
+		if status.CoreDumped() {
+			info.Code = gvisorlinux.CLD_DUMPED
+		}
+	}
+	buf, err := binary.Append(nil, binary.LittleEndian, &info)
+	if err != nil {
+		return 0, err
+	}
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.given {
+		return 0, nil
+	}
+	n, err := dst.CopyOut(ctx, buf)
+	if err != nil {
+		return 0, err
+	}
+	f.given = true
+	return int64(n), nil
+}
+
+// Write implements vfs.FileDescriptionImpl.Write. It is kill(2) for the child, with
+// the permissions that takes.
+func (f *cloneFD) Write(ctx context.Context, src usermem.IOSequence, _ vfs.WriteOptions) (int64, error) {
+	var buf [1]byte
+	if src.NumBytes() != int64(len(buf)) {
+		return 0, linuxerr.EINVAL
+	}
+	if _, err := src.CopyIn(ctx, buf[:]); err != nil {
+		return 0, err
+	}
+	sig := gvisorlinux.Signal(buf[0])
+	if sig != 0 && !sig.IsValid() {
+		return 0, linuxerr.EINVAL
+	}
+	t := kernel.TaskFromContext(ctx)
+	tg := f.child.threadGroup()
+	if t == nil || tg == nil {
+		return 0, linuxerr.ESRCH
+	}
+	leader := tg.Leader()
+	if f.child.reaped.Load() {
+		return 0, linuxerr.ESRCH
+	}
+	if !t.MayKill(leader, sig) {
+		return 0, linuxerr.EPERM
+	}
+	// To the group, not to the leader: that may be another one by now.
+	if err := tg.SendSignal(kernel.SignalInfoNoInfo(sig, t, leader)); err != nil {
+		return 0, err
+	}
+	return int64(len(buf)), nil
+}
+
+// Ioctl implements vfs.FileDescriptionImpl.Ioctl.
+func (f *cloneFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
+	request := args[1].Uint()
+	if request != linux.CLONEFD_IOC_GETTID && request != linux.CLONEFD_IOC_GETPID {
+		return f.FileDescriptionDefaultImpl.Ioctl(ctx, uio, sysno, args)
+	}
+	t := kernel.TaskFromContext(ctx)
+	tg := f.child.threadGroup()
+	if t == nil || tg == nil {
+		return 0, nil
+	}
+	// The child is its thread group's leader, so both are one number.
+	return uintptr(t.PIDNamespace().IDOfThreadGroup(tg)), nil
+}
+
+// Readiness implements waiter.Waitable.Readiness.
+func (f *cloneFD) Readiness(mask waiter.EventMask) waiter.EventMask {
+	if !f.child.ended.Load() {
+		return 0
+	}
+	return mask&waiter.ReadableEvents | waiter.EventHUp
+}
+
+// EventRegister implements waiter.Waitable.EventRegister.
+func (f *cloneFD) EventRegister(e *waiter.Entry) error {
+	f.child.queue.EventRegister(e)
+	return nil
+}
+
+// EventUnregister implements waiter.Waitable.EventUnregister.
+func (f *cloneFD) EventUnregister(e *waiter.Entry) {
+	f.child.queue.EventUnregister(e)
+}
+
+// Epollable implements vfs.FileDescriptionImpl.Epollable.
+func (f *cloneFD) Epollable() bool {
+	return true
+}
