@@ -46,6 +46,11 @@ func TestRestore(t *testing.T) {
 		{"switched off", "on", "off", all + " pause " + all, results("ok") + pausing + results("ENOSYS")},
 		{"switched on", "off", "on", all + " pause " + all, results("ENOSYS") + pausing + results("ok")},
 	}
+	// What is there already goes on to work at a lower level: it is a file.
+	tests = append(tests,
+		test{"descriptors", "fd", "fd", "fd fd", pausing + "fd: ok\n" + pausing + "fd: ok\n"},
+		test{"descriptors, lowered", "fd", "on", "fd fd", pausing + "fd: ok\nfd: EINVAL\n"},
+	)
 	for _, abi := range abis {
 		vfork := abi + ",vfork"
 		tests = append(tests,
@@ -83,7 +88,7 @@ func TestRestoreRefused(t *testing.T) {
 		{
 			name:       "unknown level",
 			annotation: "sometimes",
-			want:       []string{annotation, `"sometimes"`, "off, on"},
+			want:       []string{annotation, `"sometimes"`, "off, on, fd"},
 		},
 		{
 			// gVisor's rule for annotations in its name space. The operator's
@@ -214,7 +219,7 @@ func (c checkpointed) checkpoint(t *testing.T) string {
 func (c checkpointed) restore(t *testing.T) result {
 	t.Helper()
 	s := c.begin(t, "restore", "-image-path="+c.image())
-	s.stdin.Write([]byte("\n")) // If nobody is there to read it, the result shows it.
+	s.stdin.Write([]byte("\n\n")) // For two pauses. If nobody is there to read it, the result shows it.
 	return s.end(t)
 }
 

@@ -254,12 +254,12 @@ func TestLevelRefused(t *testing.T) {
 		want       []string // in the message; %s is the path of the operator's file
 	}{
 		{"raised", contents("off"), "on", []string{annotation, `"on"`, `"off"`, "lower", levelFile}},
-		{"unknown in annotation", nil, "sometimes", []string{annotation, `"sometimes"`, "off, on"}},
-		{"unknown in annotation, off", contents("off"), "sometimes", []string{annotation, `"sometimes"`, "off, on"}},
-		{"unknown in file", contents("sometimes"), "", []string{"%s", `"sometimes"`, "off, on"}},
-		{"unknown in file, lowered", contents("sometimes"), "off", []string{"%s", `"sometimes"`, "off, on"}},
-		{"upper case in file", contents("OFF"), "", []string{"%s", `"OFF"`, "off, on"}},
-		{"empty file", contents(""), "", []string{"%s", `""`, "off, on"}},
+		{"unknown in annotation", nil, "sometimes", []string{annotation, `"sometimes"`, "off, on, fd"}},
+		{"unknown in annotation, off", contents("off"), "sometimes", []string{annotation, `"sometimes"`, "off, on, fd"}},
+		{"unknown in file", contents("sometimes"), "", []string{"%s", `"sometimes"`, "off, on, fd"}},
+		{"unknown in file, lowered", contents("sometimes"), "off", []string{"%s", `"sometimes"`, "off, on, fd"}},
+		{"upper case in file", contents("OFF"), "", []string{"%s", `"OFF"`, "off, on, fd"}},
+		{"empty file", contents(""), "", []string{"%s", `""`, "off, on, fd"}},
 		{"directory for a file", func(name string) error { return os.Mkdir(name, 0o755) }, "", []string{"%s", "is a directory"}},
 		{"link to nowhere", func(name string) error { return os.Symlink("/nowhere", name) }, "", []string{"%s", "symbolic link to nowhere"}},
 		{"unreadable file", func(name string) error { return os.Symlink(name, name) }, "", []string{"%s", "too many levels of symbolic links"}},
@@ -415,7 +415,7 @@ func TestProbeErrors(t *testing.T) {
 	}{
 		{"format", binary(t), append(sandbox.Flags("systrap"), "probe", "-format=xml"), []string{`"xml"`, "text, json"}},
 		{"platform", binary(t), append(sandbox.Flags("abacus"), "probe"), []string{`"abacus"`, "unknown platform"}},
-		{"level", broken, append(sandbox.Flags("systrap"), "probe"), []string{`"sometimes"`, "off, on", broken + levelFile}},
+		{"level", broken, append(sandbox.Flags("systrap"), "probe"), []string{`"sometimes"`, "off, on, fd", broken + levelFile}},
 		{"argument", binary(t), append(sandbox.Flags("systrap"), "probe", "everything"), []string{"probe [flags]"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

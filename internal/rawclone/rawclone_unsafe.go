@@ -61,6 +61,12 @@ func (p *Program) Word() *uintptr {
 	return w
 }
 
+// WordAt returns word i of the words that start at first. Those that Word returns
+// follow each other.
+func WordAt(first *uintptr, i int) *uintptr {
+	return (*uintptr)(unsafe.Add(unsafe.Pointer(first), uintptr(i)*unsafe.Sizeof(*first)))
+}
+
 // Addr returns the address of a word or operation that does not move: one in a
 // Program.
 func Addr[T any](v *T) uintptr {

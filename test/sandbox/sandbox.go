@@ -124,6 +124,34 @@ func Do(platform string, args ...string) (*exec.Cmd, error) {
 	return exec.Command(bin, append(append(Flags(platform), "do"), args...)...), nil
 }
 
+// DoAt is Do at a level of clone4, by a second name of the binary.
+func DoAt(level, platform string, args ...string) (*exec.Cmd, error) {
+	cmd, err := Do(platform, args...)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(filepath.Dir(cmd.Path), level)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	name := filepath.Join(dir, filepath.Base(cmd.Path))
+	if err := os.WriteFile(name+".clone4", []byte(level), 0o644); err != nil {
+		return nil, err
+	}
+	// Another test may be about to execute it: replace it in one step.
+	tmp, err := os.MkdirTemp(dir, "link-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	link := filepath.Join(tmp, filepath.Base(name))
+	if err := os.Link(cmd.Path, link); err != nil {
+		return nil, err
+	}
+	cmd.Path, cmd.Args[0] = name, name
+	return cmd, os.Rename(link, name)
+}
+
 // Flags returns runsc-ext's global flags for a sandbox that asks little of the
 // machine: no network and no cgroup, and no root where there is none.
 func Flags(platform string) []string {

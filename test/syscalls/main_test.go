@@ -26,6 +26,23 @@ const (
 	envSandbox = "CLONE4_SANDBOX"
 )
 
+// envLevel is the level of clone4 where it is not the default.
+const envLevel = "CLONE4_LEVEL"
+
+// selectTests selects the tests that are for the level of clone4 here: those of
+// level fd, which are named so, or all others.
+func selectTests() {
+	skip := "^TestFD"
+	if os.Getenv(envLevel) == "fd" {
+		skip = "^Test([^F]|F[^D])"
+	}
+	f := flag.Lookup("test.skip")
+	if old := f.Value.String(); old != "" {
+		skip += "|" + old
+	}
+	f.Value.Set(skip)
+}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv(envExecuted) != "" {
@@ -38,6 +55,7 @@ func TestMain(m *testing.M) {
 		// PID 1 is not allowed everything, and inherits orphans.
 		os.Exit(initProcess())
 	default:
+		selectTests()
 		os.Exit(m.Run())
 	}
 }
@@ -88,6 +106,15 @@ func runEverywhere() int {
 			cmd, err := sandbox.Do(platform, append([]string{self()}, args...)...)
 			if err == nil {
 				cmd.Env = append(os.Environ(), envSandbox+"="+platform)
+			}
+			return cmd, err
+		}})
+	}
+	for _, platform := range sandbox.Platforms {
+		envs = append(envs, environment{name: platform + ",fd", command: func(args []string) (*exec.Cmd, error) {
+			cmd, err := sandbox.DoAt("fd", platform, append([]string{self()}, args...)...)
+			if err == nil {
+				cmd.Env = append(os.Environ(), envSandbox+"="+platform, envLevel+"=fd")
 			}
 			return cmd, err
 		}})

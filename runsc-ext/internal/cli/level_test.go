@@ -14,7 +14,7 @@ import (
 // The annotation lowers the operator's level and never raises it, and a value
 // that is no level is an error: not the operator's level, not off.
 func TestSandboxLevel(t *testing.T) {
-	const off, on = clone4.LevelOff, clone4.LevelOn
+	const off, on, fd = clone4.LevelOff, clone4.LevelOn, clone4.LevelFD
 	for _, tc := range []struct {
 		name     string
 		spec     string
@@ -30,10 +30,16 @@ func TestSandboxLevel(t *testing.T) {
 		{"lower beside others", `{"ociVersion": "1.0.0", "annotations": {"a": "b", "dev.gvisor.ext.clone4": "off"}, "linux": {"x": [1]}}`, on, off, nil},
 		{"same, off", `{"annotations": {"dev.gvisor.ext.clone4": "off"}}`, off, off, nil},
 		{"raise", `{"annotations": {"dev.gvisor.ext.clone4": "on"}}`, off, off, []string{LevelAnnotation, `"on"`, `"off"`, LevelFileSuffix}},
-		{"unknown", `{"annotations": {"dev.gvisor.ext.clone4": "max"}}`, on, off, []string{LevelAnnotation, `"max"`, "off, on"}},
-		{"unknown, off", `{"annotations": {"dev.gvisor.ext.clone4": "max"}}`, off, off, []string{LevelAnnotation, `"max"`, "off, on"}},
-		{"empty", `{"annotations": {"dev.gvisor.ext.clone4": ""}}`, on, off, []string{LevelAnnotation, `""`, "off, on"}},
-		{"spaces", `{"annotations": {"dev.gvisor.ext.clone4": "off "}}`, on, off, []string{LevelAnnotation, `"off "`, "off, on"}},
+		{"no annotations, fd", `{}`, fd, fd, nil},
+		{"same, fd", `{"annotations": {"dev.gvisor.ext.clone4": "fd"}}`, fd, fd, nil},
+		{"lower from fd", `{"annotations": {"dev.gvisor.ext.clone4": "on"}}`, fd, on, nil},
+		{"lower from fd to off", `{"annotations": {"dev.gvisor.ext.clone4": "off"}}`, fd, off, nil},
+		{"raise above the default", `{"annotations": {"dev.gvisor.ext.clone4": "fd"}}`, on, off, []string{LevelAnnotation, `"fd"`, `"on"`, LevelFileSuffix}},
+		{"raise from off to fd", `{"annotations": {"dev.gvisor.ext.clone4": "fd"}}`, off, off, []string{LevelAnnotation, `"fd"`, `"off"`, LevelFileSuffix}},
+		{"unknown", `{"annotations": {"dev.gvisor.ext.clone4": "max"}}`, on, off, []string{LevelAnnotation, `"max"`, "off, on, fd"}},
+		{"unknown, off", `{"annotations": {"dev.gvisor.ext.clone4": "max"}}`, off, off, []string{LevelAnnotation, `"max"`, "off, on, fd"}},
+		{"empty", `{"annotations": {"dev.gvisor.ext.clone4": ""}}`, on, off, []string{LevelAnnotation, `""`, "off, on, fd"}},
+		{"spaces", `{"annotations": {"dev.gvisor.ext.clone4": "off "}}`, on, off, []string{LevelAnnotation, `"off "`, "off, on, fd"}},
 		// runsc reads these in the same way, or says what is wrong with them.
 		{"key in other case", `{"Annotations": {"dev.gvisor.ext.clone4": "off"}}`, on, off, nil},
 		{"annotations twice", `{"annotations": {"dev.gvisor.ext.clone4": "off"}, "annotations": {"a": "b"}}`, on, off, nil},

@@ -1,0 +1,456 @@
+package syscalls
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// The tests in this file have the Go program itself as the parent.
+
+// fdChild is a child of the test's own process, made with CLONE_FD.
+type fdChild struct {
+	t   *testing.T
+	pid int
+	fd  int
+
+	// gate is the end of a pipe: the child goes on when it can read a byte.
+	gate *os.File
+}
+
+// newFDChild makes a child that waits until it may go on, does what then appends, and
+// exits with status 7.
+func newFDChild(t *testing.T, flags uint64, fdFlags uint32, then func(l *list)) *fdChild {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	s := newScript(t)
+	l := s.newList()
+	l.sys(unix.SYS_CLOSE, int(w.Fd()))
+	l.sys(unix.SYS_READ, int(r.Fd()), addr(s.buffer(8)), 1)
+	if then != nil {
+		then(l)
+	}
+	l.exit(7)
+	call, fd := s.newList().clone4FD(&abis[0], flags|linux.CLONE_FD, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, l)
+	pid, errno := rawclone.Do(call)
+	if errno != 0 {
+		t.Fatalf("clone4 with flags %#x: %v", flags, errno)
+	}
+	c := &fdChild{t, int(pid), int(int32(*fd)), w}
+	t.Cleanup(func() {
+		unix.Kill(c.pid, unix.SIGKILL)
+		unix.Wait4(c.pid, nil, unix.WALL, nil)
+		unix.Close(c.fd)
+		w.Close()
+	})
+	return c
+}
+
+// finish lets the child go on and end.
+func (c *fdChild) finish() { c.gate.Write(make([]byte, 1)) }
+
+// read returns what is read from fd.
+func read(fd int) (info linux.ClonefdInfo, n int, err error) {
+	buf := make([]byte, 100)
+	for {
+		n, err = unix.Read(fd, buf)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if n == fdInfoSize {
+		info.Code, info.Status = int32(buf[0]), int32(buf[4])
+	}
+	return info, n, err
+}
+
+// await fails the test if fd does not tell of the end soon.
+func await(t *testing.T, fd int) {
+	t.Helper()
+	if _, err := pollFor(fd, unix.POLLIN, 20*time.Second); err != nil {
+		t.Fatalf("the child's end is not told: %v", err)
+	}
+}
+
+const pollRDNorm = 0x40
+
+// pollFor polls fd for events and returns those that there are.
+func pollFor(fd int, events int16, patience time.Duration) (int16, error) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		n, err := unix.Poll(fds, int(patience.Milliseconds()))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, errTimeout
+		default:
+			return fds[0].Revents, nil
+		}
+	}
+}
+
+var errTimeout = errors.New("timeout")
+
+// TestFDPoll protects what a descriptor is ready for, before the child's end and
+// after, by each call that asks, and that who waits is woken.
+func TestFDPoll(t *testing.T) {
+	const in, ready = unix.POLLIN | pollRDNorm | unix.POLLOUT | unix.POLLPRI, unix.POLLIN | pollRDNorm | unix.POLLHUP
+	epoll := func(fd int, events uint32, patience time.Duration) (int16, error) {
+		ep, err := unix.EpollCreate1(0)
+		if err != nil {
+			return 0, err
+		}
+		defer unix.Close(ep)
+		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events}); err != nil {
+			return 0, err
+		}
+		var got [1]unix.EpollEvent
+		for {
+			n, err := unix.EpollWait(ep, got[:], int(patience.Milliseconds()))
+			switch {
+			case err == unix.EINTR:
+			case err != nil:
+				return 0, err
+			case n == 0:
+				return 0, errTimeout
+			default:
+				return int16(got[0].Events), nil
+			}
+		}
+	}
+	// sel returns 1, 2 and 4 for readable, writable and exceptional.
+	sel := func(fd int, patience time.Duration) (int16, error) {
+		for {
+			var r, w, e unix.FdSet
+			r.Set(fd)
+			w.Set(fd)
+			e.Set(fd)
+			tv := unix.NsecToTimeval(patience.Nanoseconds())
+			n, err := unix.Select(fd+1, &r, &w, &e, &tv)
+			switch {
+			case err == unix.EINTR:
+				continue
+			case err != nil:
+				return 0, err
+			case n == 0:
+				return 0, errTimeout
+			}
+			var got int16
+			for i, set := range []unix.FdSet{r, w, e} {
+				if set.IsSet(fd) {
+					got |= 1 << i
+				}
+			}
+			return got, nil
+		}
+	}
+	asks := []struct {
+		name string
+		ask  func(fd int, patience time.Duration) (int16, error)
+		want int16
+	}{
+		{"poll", func(fd int, p time.Duration) (int16, error) { return pollFor(fd, in, p) }, ready},
+		{"poll for POLLIN", func(fd int, p time.Duration) (int16, error) { return pollFor(fd, unix.POLLIN, p) }, unix.POLLIN | unix.POLLHUP},
+		{"poll for nothing", func(fd int, p time.Duration) (int16, error) { return pollFor(fd, 0, p) }, unix.POLLHUP},
+		{"epoll", func(fd int, p time.Duration) (int16, error) { return epoll(fd, in, p) }, ready},
+		{"epoll, edge-triggered", func(fd int, p time.Duration) (int16, error) { return epoll(fd, unix.EPOLLET|unix.EPOLLIN, p) }, unix.POLLIN | unix.POLLHUP},
+		{"select", sel, 1},
+		{"read", func(fd int, _ time.Duration) (int16, error) {
+			info, n, err := read(fd)
+			if n == 0 || info.Status == 7 {
+				return -1, err
+			}
+			return 0, fmt.Errorf("read %d bytes, %+v, %w", n, info, err)
+		}, -1},
+	}
+	for _, flags := range []uint64{sigchld, linux.CLONE_AUTOREAP | sigchld} {
+		c := newFDChild(t, flags, 0, nil)
+		for _, a := range asks {
+			if a.name == "read" {
+				continue // It would wait.
+			}
+			if got, err := a.ask(c.fd, 0); err != errTimeout {
+				t.Errorf("flags %#x, %s: %#x, %v while the child lives", flags, a.name, got, err)
+			}
+		}
+		var waiting sync.WaitGroup
+		for _, a := range asks {
+			for range 3 {
+				waiting.Go(func() {
+					if got, err := a.ask(c.fd, 20*time.Second); got != a.want || err != nil {
+						t.Errorf("flags %#x, %s, having waited: %#x, %v, want %#x", flags, a.name, got, err, a.want)
+					}
+				})
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+		c.finish()
+		waiting.Wait()
+		for _, a := range asks {
+			if got, err := a.ask(c.fd, 0); got != a.want || err != nil {
+				t.Errorf("flags %#x, %s: %#x, %v after the end, want %#x", flags, a.name, got, err, a.want)
+			}
+		}
+	}
+}
+
+// TestFDNonblock protects that reading waits or does not, as the flags say, also
+// where they are changed later.
+func TestFDNonblock(t *testing.T) {
+	for _, fdFlags := range []uint32{linux.CLONEFD_NONBLOCK, unix.O_NONBLOCK} {
+		c := newFDChild(t, sigchld, fdFlags, nil)
+		if _, _, err := read(c.fd); err != unix.EAGAIN {
+			t.Errorf("clonefd_flags %#x: read: %v, want EAGAIN", fdFlags, err)
+		}
+		if err := unix.SetNonblock(c.fd, false); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(20*time.Millisecond, c.finish)
+		if info, n, err := read(c.fd); n != fdInfoSize || info.Status != 7 || err != nil {
+			t.Errorf("clonefd_flags %#x: a read that waits returned %d, %+v, %v", fdFlags, n, info, err)
+		}
+	}
+}
+
+// TestFDWrite protects that a byte is a signal, under the rules of kill(2).
+func TestFDWrite(t *testing.T) {
+	for _, flags := range []uint64{sigchld, linux.CLONE_AUTOREAP | sigchld} {
+		c := newFDChild(t, flags, 0, nil)
+		for _, tc := range []struct {
+			bytes []byte
+			want  error
+		}{
+			{nil, unix.EINVAL},
+			{[]byte{0, 0}, unix.EINVAL},
+			{[]byte{65}, unix.EINVAL},
+			{[]byte{255}, unix.EINVAL},
+			{[]byte{0}, nil},
+			{[]byte{byte(unix.SIGCONT)}, nil},
+		} {
+			n, err := unix.Write(c.fd, tc.bytes)
+			if tc.want == nil && n != len(tc.bytes) || err != tc.want {
+				t.Errorf("flags %#x: writing %v: %d, %v, want %v", flags, tc.bytes, n, err, tc.want)
+			}
+		}
+		if _, err := pollFor(c.fd, unix.POLLIN, 0); err != errTimeout {
+			t.Fatalf("flags %#x: the child has ended, %v, and nobody sent a signal that ends it", flags, err)
+		}
+		if n, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); n != 1 || err != nil {
+			t.Errorf("flags %#x: writing SIGKILL: %d, %v", flags, n, err)
+		}
+		if info, n, err := read(c.fd); n != fdInfoSize || info.Code != cldKilled || info.Status != int32(unix.SIGKILL) || err != nil {
+			t.Errorf("flags %#x: after SIGKILL, read %d, %+v, %v", flags, n, info, err)
+		}
+		if flags == sigchld {
+			// As with kill, a zombie takes signals.
+			if _, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); err != nil {
+				t.Errorf("flags %#x: writing to a zombie: %v", flags, err)
+			}
+			reap(t, c.pid)
+		}
+		for _, sig := range []byte{0, byte(unix.SIGKILL)} {
+			if _, err := unix.Write(c.fd, []byte{sig}); err != unix.ESRCH {
+				t.Errorf("flags %#x: writing %d when the child is gone: %v, want ESRCH", flags, sig, err)
+			}
+		}
+	}
+}
+
+// TestFDWritePermission protects that a descriptor gives nobody a signal that kill(2)
+// would not.
+func TestFDWritePermission(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	c := newFDChild(t, sigchld, 0, nil)
+	s := newScript(t)
+	s.sys(unix.SYS_SETRESUID, 65534, 65534, 65534)
+	buf := s.buffer(8)
+	buf[0] = byte(unix.SIGKILL)
+	write := s.sys(unix.SYS_WRITE, c.fd, addr(buf), 1)
+	kill := s.sys(unix.SYS_KILL, c.pid, int(unix.SIGKILL))
+	s.run()
+	if e := write.Errno(); e != unix.EPERM || e != kill.Errno() {
+		t.Errorf("as another user, writing SIGKILL: %s, and kill: %s; want EPERM", errName(e), errName(kill.Errno()))
+	}
+}
+
+// TestFDIoctl protects the child's ID, as the caller's PID namespace has it.
+func TestFDIoctl(t *testing.T) {
+	ids := func(fd int) (tid, pid int) {
+		t.Helper()
+		tid, err := unix.IoctlRetInt(fd, linux.CLONEFD_IOC_GETTID)
+		if err != nil {
+			t.Errorf("CLONEFD_IOC_GETTID: %v", err)
+		}
+		pid, err = unix.IoctlRetInt(fd, linux.CLONEFD_IOC_GETPID)
+		if err != nil {
+			t.Errorf("CLONEFD_IOC_GETPID: %v", err)
+		}
+		return tid, pid
+	}
+	for _, flags := range []uint64{sigchld, linux.CLONE_AUTOREAP | sigchld, linux.CLONE_NEWPID | sigchld} {
+		c := newFDChild(t, flags, 0, nil)
+		if tid, pid := ids(c.fd); tid != c.pid || pid != c.pid {
+			t.Errorf("flags %#x: tid %d, pid %d, want %d", flags, tid, pid, c.pid)
+		}
+		if _, err := unix.IoctlRetInt(c.fd, 0x4303); err != unix.ENOTTY {
+			t.Errorf("flags %#x: ioctl 0x4303: %v, want ENOTTY", flags, err)
+		}
+		// In a namespace that the child is not in.
+		s := newScript(t)
+		elsewhere := s.newList()
+		pid := elsewhere.sys(unix.SYS_IOCTL, c.fd, linux.CLONEFD_IOC_GETPID)
+		elsewhere.exit(0)
+		call := s.clone4(&abis[0], linux.CLONE_NEWPID|sigchld, linux.Clone4Args{}, elsewhere)
+		s.wait(call, 0)
+		s.run()
+		s.ok(call, pid)
+		if pid.Ret != 0 {
+			t.Errorf("flags %#x: the pid is %d where there is no such process, want 0", flags, pid.Ret)
+		}
+
+		c.finish()
+		await(t, c.fd)
+		if flags&linux.CLONE_AUTOREAP == 0 {
+			if tid, pid := ids(c.fd); tid != c.pid || pid != c.pid {
+				t.Errorf("flags %#x: tid %d, pid %d of a zombie, want %d", flags, tid, pid, c.pid)
+			}
+			reap(t, c.pid)
+		}
+		if tid, pid := ids(c.fd); tid != 0 || pid != 0 {
+			t.Errorf("flags %#x: tid %d, pid %d of a child that is gone, want 0", flags, tid, pid)
+		}
+	}
+}
+
+// TestFDIsADescriptor protects that the descriptor is one like all others: who has
+// it, what is seen of it, and where it can go.
+func TestFDIsADescriptor(t *testing.T) {
+	var inChild *rawclone.Op
+	c := newFDChild(t, sigchld, 0, func(l *list) {
+		inChild = l.sys(unix.SYS_FCNTL, 0, unix.F_GETFD)
+	})
+	// The child was made when the number was not known yet.
+	inChild.Args[0] = uintptr(c.fd)
+
+	if link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.fd)); link != "anon_inode:[clonefd]" || err != nil {
+		t.Errorf("/proc/self/fd: %q, %v", link, err)
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", c.fd)); !strings.Contains(string(b), "flags:\t02\n") || err != nil {
+		t.Errorf("/proc/self/fdinfo: %q, %v", b, err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(c.fd), unix.F_GETFD, 0); flags != 0 || err != nil {
+		t.Errorf("descriptor flags %#x, %v, want none", flags, err)
+	}
+	for _, fdFlags := range []uint32{linux.CLONEFD_CLOEXEC, unix.O_CLOEXEC} {
+		other := newFDChild(t, sigchld, fdFlags, nil)
+		if flags, err := unix.FcntlInt(uintptr(other.fd), unix.F_GETFD, 0); flags != unix.FD_CLOEXEC || err != nil {
+			t.Errorf("clonefd_flags %#x: descriptor flags %#x, %v, want FD_CLOEXEC", fdFlags, flags, err)
+		}
+	}
+
+	// To another process, by fork and by a socket, and back by another number.
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(c.fd), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	oob := make([]byte, 64)
+	_, oobn, _, _, err := unix.Recvmsg(pair[1], make([]byte, 1), oob, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("control messages %v, %v", messages, err)
+	}
+	passed, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(passed) != 1 {
+		t.Fatalf("passed descriptors %v, %v", passed, err)
+	}
+	defer unix.Close(passed[0])
+	s := newScript(t)
+	buf := s.buffer(fdInfoSize)
+	inherited := s.sys(unix.SYS_READ, c.fd, addr(buf), len(buf))
+	time.AfterFunc(20*time.Millisecond, c.finish)
+	s.run()
+	if info := clonefdInfo(t, buf); inherited.Ret != fdInfoSize || info.Status != 7 {
+		t.Errorf("a process that is not the child's parent read %d bytes (%s), %+v", int(inherited.Ret), errName(inherited.Errno()), info)
+	}
+	if _, n, err := read(passed[0]); n != 0 || err != nil {
+		t.Errorf("the info was read, and the descriptor from a socket gives %d bytes, %v", n, err)
+	}
+	if pid, err := unix.IoctlRetInt(passed[0], linux.CLONEFD_IOC_GETPID); pid != c.pid || err != nil {
+		t.Errorf("the descriptor from a socket is of process %d, %v, want %d", pid, err, c.pid)
+	}
+	reap(t, c.pid)
+	if e := inChild.Errno(); e != unix.EBADF {
+		t.Errorf("in the child, the descriptor: %s, want EBADF", errName(e))
+	}
+}
+
+// TestFDKillOnClose protects when the child is killed: with the last reference to the
+// descriptor, wherever that is, and not before; and never without the flag.
+func TestFDKillOnClose(t *testing.T) {
+	for _, reapItself := range []uint64{0, linux.CLONE_AUTOREAP} {
+		flags := reapItself | sigchld
+		// In this order: a child has what is open already.
+		other := newFDChild(t, flags, 0, nil)
+		c := newFDChild(t, flags, linux.CLONEFD_KILL_ON_CLOSE, nil)
+		pidfd, err := unix.PidfdOpen(c.pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(pidfd)
+		second, err := unix.Dup(c.fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(c.fd)
+		unix.Close(other.fd)
+		c.fd, other.fd = -1, -1
+		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Millisecond); err != errTimeout {
+			t.Errorf("flags %#x: one of two descriptors was closed, and the child has ended: %v", flags, err)
+		}
+		// A process that inherits the descriptor, and ends.
+		s := newScript(t)
+		s.sys(unix.SYS_CLOSE, second)
+		s.run()
+		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Millisecond); err != errTimeout {
+			t.Errorf("flags %#x: another process closed its descriptor, and the child has ended: %v", flags, err)
+		}
+		unix.Close(second)
+		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Second); err != nil {
+			t.Errorf("flags %#x: the last descriptor was closed, and the child has not ended: %v", flags, err)
+		}
+		if reapItself == 0 {
+			if ws := reap(t, c.pid); !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+				t.Errorf("flags %#x: wait status %#x, want the one of SIGKILL", flags, ws)
+			}
+		}
+		if err := unix.Kill(other.pid, 0); err != nil {
+			t.Errorf("flags %#x: the child without the flag: %v", flags, err)
+		}
+	}
+}
