@@ -1,0 +1,266 @@
+package syscalls
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// quick is a call by the Go program that makes children with CLONE_FD which end at
+// once, one at a time. They share its memory, of which they use nothing: to copy it
+// takes a hundred times as long as the rest.
+type quick struct {
+	call   *rawclone.Op
+	fd     *uintptr
+	status *uintptr // that the children exit with
+}
+
+func newQuick(t *testing.T, a *abi, flags uint64, fdFlags uint32) *quick {
+	s := newScript(t)
+	q := &quick{status: s.p.Word()}
+	child := s.newList()
+	child.exit(child.sys(rawclone.TrapLoad, q.status))
+	q.call, q.fd = s.newList().clone4FD(a, flags|linux.CLONE_FD|linux.CLONE_VM, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, child)
+	return q
+}
+
+// start makes a child that exits with a status. The one before it has ended, or has
+// its status already.
+func (q *quick) start(status uintptr) (pid, fd int, err error) {
+	*q.status = status
+	ret, errno := rawclone.Do(q.call)
+	if errno != 0 {
+		return 0, -1, errno
+	}
+	return int(ret), int(int32(*q.fd)), nil
+}
+
+// noWait calls wait4 for any child until done, and fails the test if it gets one: that
+// is what a program's own wait loop may do, which a library must not disturb.
+func noWait(t *testing.T, done *atomic.Bool) {
+	for !done.Load() {
+		if pid, err := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG, nil); pid > 0 {
+			t.Errorf("a wait returned child %d, %v", pid, err)
+			return
+		}
+		time.Sleep(10 * time.Microsecond)
+	}
+}
+
+// TestFDManyChildren protects that none of many children is lost, mixed up with
+// another, or seen by a wait, and that nothing is left of them.
+func TestFDManyChildren(t *testing.T) {
+	children := 10_000
+	if testing.Short() {
+		children = 1000
+	}
+	before := descriptors(t)
+	var done atomic.Bool
+	var waiter, makers sync.WaitGroup
+	waiter.Go(func() { noWait(t, &done) })
+	const threads = 4
+	for i := range threads {
+		q := newQuick(t, &abis[i%len(abis)], linux.CLONE_AUTOREAP|[]uint64{sigchld, 0}[i%2], 0)
+		makers.Go(func() {
+			for n := range children / threads {
+				want := int32(n % 256)
+				pid, fd, err := q.start(uintptr(want))
+				if err != nil {
+					t.Errorf("child %d: %v", n, err)
+					return
+				}
+				info, got, err := read(fd)
+				if got != fdInfoSize || info.Code != cldExited || info.Status&0xff != want || err != nil {
+					t.Errorf("child %d: read %d bytes, %+v, %v, want status %d", n, got, info, err, want)
+				}
+				if err := unix.Kill(pid, 0); err != unix.ESRCH {
+					t.Errorf("child %d, when its end had been read: kill: %v, want ESRCH", n, err)
+				}
+				unix.Close(fd)
+			}
+		})
+	}
+	makers.Wait()
+	done.Store(true)
+	waiter.Wait()
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors, were %d", after, before)
+	}
+}
+
+// descriptors returns how many this process has.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// TestFDManyReaders protects that of all who read, one has the info.
+func TestFDManyReaders(t *testing.T) {
+	q := newQuick(t, &abis[0], linux.CLONE_AUTOREAP, 0)
+	rounds := 200
+	if testing.Short() {
+		rounds = 20
+	}
+	for range rounds {
+		_, fd, err := q.start(7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var readers sync.WaitGroup
+		var infos, others atomic.Int32
+		for range 8 {
+			readers.Go(func() {
+				switch info, n, err := read(fd); {
+				case n == fdInfoSize && info.Status == 7:
+					infos.Add(1)
+				case n == 0 && err == nil:
+				default:
+					others.Add(1)
+				}
+			})
+		}
+		readers.Wait()
+		unix.Close(fd)
+		if infos.Load() != 1 || others.Load() != 0 {
+			t.Fatalf("%d of 8 readers have the info, %d have something else; want 1 and 0", infos.Load(), others.Load())
+		}
+	}
+}
+
+// TestFDKillRace protects that a child that is killed while it starts, runs or ends is
+// one that was killed or one that ended, and gone in the end: by a signal through the
+// descriptor, by kill, or by the closing of the descriptor.
+func TestFDKillRace(t *testing.T) {
+	rounds := 600
+	if testing.Short() {
+		rounds = 60
+	}
+	var done atomic.Bool
+	var waiter sync.WaitGroup
+	waiter.Go(func() { noWait(t, &done) })
+	for _, how := range []struct {
+		name    string
+		fdFlags uint32
+		kill    func(pid, fd int)
+	}{
+		{"write", 0, func(_, fd int) { unix.Write(fd, []byte{byte(unix.SIGKILL)}) }},
+		{"kill", 0, func(pid, _ int) { unix.Kill(pid, unix.SIGKILL) }},
+		{"close", linux.CLONEFD_KILL_ON_CLOSE, func(_, fd int) { unix.Close(fd) }},
+	} {
+		q := newQuick(t, &abis[0], linux.CLONE_AUTOREAP|sigchld, how.fdFlags)
+		ends := map[linux.ClonefdInfo]int{}
+		for i := range rounds {
+			pid, fd, err := q.start(7)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pidfd, err := unix.PidfdOpen(pid, 0)
+			if err != nil && err != unix.ESRCH && err != unix.EINVAL {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(time.Duration(i%30) * 10 * time.Microsecond); time.Now().Before(end); {
+				runtime.Gosched()
+			}
+			how.kill(pid, fd)
+			if how.fdFlags == 0 {
+				info, n, err := read(fd)
+				ends[info]++
+				if n != fdInfoSize || err != nil || info != (linux.ClonefdInfo{Code: cldExited, Status: 7}) && info != (linux.ClonefdInfo{Code: cldKilled, Status: int32(unix.SIGKILL)}) {
+					t.Fatalf("%s: read %d bytes, %+v, %v", how.name, n, info, err)
+				}
+				unix.Close(fd)
+			} else if pidfd >= 0 {
+				if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Second); err != nil {
+					t.Fatalf("%s: child %d: %v", how.name, pid, err)
+				}
+			}
+			if pidfd >= 0 {
+				unix.Close(pidfd)
+			}
+		}
+		t.Logf("%s: %v", how.name, ends)
+	}
+	done.Store(true)
+	waiter.Wait()
+}
+
+// TestFDParentDies protects that the end of a parent, at whatever moment, neither
+// loses a child nor leaves one: those with CLONEFD_KILL_ON_CLOSE are killed, and all
+// reap themselves.
+func TestFDParentDies(t *testing.T) {
+	rounds := 20
+	if testing.Short() {
+		rounds = 6
+	}
+	for i := range rounds {
+		s := newScript(t)
+		forever := s.newList()
+		forever.sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
+		forever.exit(0)
+		parent := s.newList()
+		var pids []*rawclone.Op
+		for n := range 12 {
+			fdFlags := uint32(linux.CLONEFD_KILL_ON_CLOSE | linux.CLONEFD_CLOEXEC)
+			child := forever
+			if n%3 == 0 {
+				fdFlags, child = 0, s.exiting(n)
+			}
+			call, _ := parent.clone4FD(&abis[n%len(abis)], linux.CLONE_FD|autoreap|sigchld, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, child)
+			pids = append(pids, call)
+		}
+		argv, envp := s.buffer(16), s.buffer(16)
+		*word(argv) = s.path("/proc/self/exe")
+		*word(envp) = s.path(envExecuted + "=1")
+		if i%2 == 0 {
+			// Closes the descriptors, and lives on.
+			parent.sys(unix.SYS_EXECVE, *word(argv), addr(argv), addr(envp))
+		}
+		parent.exit(0)
+		fork := s.sys(unix.SYS_CLONE, int(unix.SIGCHLD))
+		fork.Child = parent.first
+		pause := s.buffer(16)
+		*word(pause[8:]) = uintptr(i%10) * 200_000
+		s.sys(unix.SYS_NANOSLEEP, addr(pause), 0)
+		if i%2 == 1 {
+			s.sys(unix.SYS_KILL, fork, int(unix.SIGKILL))
+		}
+		s.wait(fork, unix.WALL)
+		s.run()
+		s.ok(fork)
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			var left []string
+			for n, call := range pids {
+				if pid := int(call.Ret); pid > 0 && isOurs(pid) {
+					left = append(left, fmt.Sprintf("%d: process %d", n, pid))
+				}
+			}
+			if left == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("round %d: children of a parent that is gone: %v", i, left)
+			}
+		}
+	}
+}
+
+// isOurs returns whether pid is a process, or a zombie, made by this program.
+func isOurs(pid int) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))
+	return err == nil && strings.Contains(string(b), "("+filepath.Base(self())) || err == nil && strings.Contains(string(b), "(exe)")
+}
