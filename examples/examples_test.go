@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -251,6 +252,20 @@ func TestHeader(t *testing.T) {
 			fmt.Sprintf("offsetof(struct clone4_args, stack_start) == %d", abi.size/5*2),
 			fmt.Sprintf("offsetof(struct clone4_args, stack_size) == %d", abi.size/5*3),
 			fmt.Sprintf("offsetof(struct clone4_args, tls) == %d", abi.size/5*4),
+			fmt.Sprintf("CLONE_AUTOREAP == %#x", linux.CLONE_AUTOREAP),
+			fmt.Sprintf("CLONE_FD == %#x", linux.CLONE_FD),
+			fmt.Sprintf("CLONEFD_CLOEXEC == %d", linux.CLONEFD_CLOEXEC),
+			fmt.Sprintf("CLONEFD_NONBLOCK == %d", linux.CLONEFD_NONBLOCK),
+			fmt.Sprintf("CLONEFD_KILL_ON_CLOSE == %d", linux.CLONEFD_KILL_ON_CLOSE),
+			fmt.Sprintf("CLONEFD_IOC_GETTID == %#x", linux.CLONEFD_IOC_GETTID),
+			fmt.Sprintf("CLONEFD_IOC_GETPID == %#x", linux.CLONEFD_IOC_GETPID),
+			fmt.Sprintf("sizeof(struct clone4_fd_args) == %d", abi.size/5*7),
+			fmt.Sprintf("offsetof(struct clone4_fd_args, clonefd) == %d", abi.size),
+			fmt.Sprintf("offsetof(struct clone4_fd_args, clonefd_flags) == %d", abi.size/5*6),
+			fmt.Sprintf("sizeof(struct clonefd_info) == %d", linux.SizeOfClonefdInfo),
+			"offsetof(struct clonefd_info, status) == 4",
+			"offsetof(struct clonefd_info, utime) == 8",
+			"offsetof(struct clonefd_info, stime) == 16",
 		} {
 			fmt.Fprintf(&src, "extern char claim%d[(%s) ? 1 : -1];\n", i, claim)
 		}
@@ -297,5 +312,35 @@ func testC(t *testing.T, p place, bin string) {
 	got := p.do(t, bin)
 	if got.status != 0 || strings.TrimSpace(got.stdout) != strings.TrimSpace(want) || got.stderr != "" {
 		t.Errorf("got status %d, stdout %q and stderr %q, want 0, %q and nothing", got.status, got.stdout, got.stderr, want)
+	}
+}
+
+// The example of CLONE_FD says how commands end where there is the level for it, and
+// that there is none elsewhere.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	bin := compile(t, "c/run.c", "", "cc", "c", "c99", cABIs()[0].flags)
+	ps := places()
+	for _, platform := range sandbox.Platforms {
+		ps = append(ps, place{
+			name: platform + ",fd",
+			run:  func(args ...string) (*exec.Cmd, error) { return sandbox.DoAt("fd", platform, args...) },
+		})
+	}
+	for _, p := range ps {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			got := p.do(t, bin, "exit 3", "kill -TERM $$", "sleep 0.2", "no-such-command 2>&-")
+			want := result{status: 2, stderr: "run: this kernel has no CLONE_FD\n"}
+			if strings.HasSuffix(p.name, ",fd") {
+				want = result{stdout: "exit 3: exit status 3\nkill -TERM $$: signal 15\nno-such-command 2>&-: exit status 127\nsleep 0.2: exit status 0\n"}
+				lines := strings.SplitAfter(got.stdout, "\n")
+				slices.Sort(lines)
+				got.stdout = strings.Join(lines, "")
+			}
+			if got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@
  *	clone4_available()	does this kernel have it?
  *	clone4()		like fork: the child has a copy of the memory
  *	clone4_call()		the child runs a function on a stack of its own
+ *	clone4_fd_available()	does it have CLONE_FD and CLONE_AUTOREAP?
  *
  * Only x86-64, x32, i386 and arm64 have the call. Elsewhere this header defines
  * neither SYS_clone4 nor the functions: test for it with #ifdef SYS_clone4.
@@ -57,6 +58,42 @@ struct clone4_args {
 				      address: clone3 wants the lowest. 0: the parent's */
 	unsigned long stack_size;  /* accepted, not used */
 	unsigned long tls;	   /* for CLONE_SETTLS */
+};
+
+/*
+ * What later patches added: a descriptor from which the child's end is read, and a
+ * child that reaps itself. The bits are those of CLONE_DETACHED and CLONE_PID. Only
+ * where clone4_fd_available() says so; elsewhere, EINVAL.
+ */
+#ifndef CLONE_AUTOREAP
+#define CLONE_AUTOREAP 0x00001000
+#endif
+#ifndef CLONE_FD
+#define CLONE_FD 0x00400000
+#endif
+
+/* For clonefd_flags; the first two can be O_CLOEXEC and O_NONBLOCK as well. */
+#define CLONEFD_CLOEXEC 1
+#define CLONEFD_NONBLOCK 2
+#define CLONEFD_KILL_ON_CLOSE 4 /* SIGKILL with the last reference */
+
+/* For ioctl: the child's ID in the caller's PID namespace, 0 once it is reaped. */
+#define CLONEFD_IOC_GETTID 0x4301 /* _IO('C', 1) */
+#define CLONEFD_IOC_GETPID 0x4302 /* _IO('C', 2) */
+
+/* Pass &args.args and sizeof(args). */
+struct clone4_fd_args {
+	struct clone4_args args;
+	int *clonefd; /* CLONE_FD writes the descriptor here */
+	uint32_t clonefd_flags;
+};
+
+/* What is read from the descriptor, once, when the child has ended. */
+struct clonefd_info {
+	int32_t code;	/* CLD_EXITED, CLD_KILLED or CLD_DUMPED, of <signal.h> */
+	int32_t status; /* exit status or signal */
+	uint64_t utime; /* in microseconds */
+	uint64_t stime;
 };
 
 #ifdef __NR_clone4
@@ -195,6 +232,17 @@ static __inline__ int clone4_available(void)
 {
 	return __clone4(~(uint64_t)0, (struct clone4_args *)-1L,
 			sizeof(unsigned long), NULL, NULL) == -EFAULT;
+}
+
+/*
+ * clone4_fd_available - does it have CLONE_FD and CLONE_AUTOREAP?
+ *
+ * As clone4_available(): a kernel without them says EINVAL to the larger struct.
+ */
+static __inline__ int clone4_fd_available(void)
+{
+	return __clone4(~(uint64_t)0, (struct clone4_args *)-1L,
+			sizeof(struct clone4_fd_args), NULL, NULL) == -EFAULT;
 }
 
 /*
