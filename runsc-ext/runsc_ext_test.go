@@ -175,6 +175,8 @@ func TestLevel(t *testing.T) {
 		{"on", "off", enosys},
 		{"off", "", enosys},
 		{"off\n", "off", enosys},
+		{"fd", "", works},
+		{"fd", "off", enosys},
 	} {
 		for _, platform := range sandbox.Platforms {
 			t.Run(fmt.Sprintf("file=%q,annotation=%q,%s", tc.file, tc.annotation, platform), func(t *testing.T) {
@@ -253,6 +255,7 @@ func TestLevelRefused(t *testing.T) {
 		annotation string
 		want       []string // in the message; %s is the path of the operator's file
 	}{
+		{"raised above the default", nil, "fd", []string{annotation, `"fd"`, `"on"`, "lower", levelFile}},
 		{"raised", contents("off"), "on", []string{annotation, `"on"`, `"off"`, "lower", levelFile}},
 		{"unknown in annotation", nil, "sometimes", []string{annotation, `"sometimes"`, "off, on, fd"}},
 		{"unknown in annotation, off", contents("off"), "sometimes", []string{annotation, `"sometimes"`, "off, on, fd"}},
@@ -371,7 +374,7 @@ func TestUnimplementedEvent(t *testing.T) {
 // probe tells people whether clone4 works here, and scripts by its status.
 func TestProbe(t *testing.T) {
 	for _, platform := range sandbox.Platforms {
-		for level, want := range map[string]bool{"on": true, "off": false} {
+		for level, want := range map[string]bool{"on": true, "off": false, "fd": true} {
 			t.Run(platform+","+level, func(t *testing.T) {
 				t.Parallel()
 				bin := install(t)

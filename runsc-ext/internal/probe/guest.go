@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
 )
 
@@ -31,6 +32,10 @@ type outcome struct {
 
 	// Reaped is set if waiting for the child gave its exit status.
 	Reaped bool `json:"reaped"`
+
+	// FD is set if clone4 gave a descriptor from which the child's end was read,
+	// and the child reaped itself.
+	FD bool `json:"fd"`
 
 	// Signal ended the process that made the call; 0 if it lived.
 	Signal syscall.Signal `json:"signal,omitempty"`
@@ -63,12 +68,28 @@ func try(abi abi) outcome {
 	)
 	// Only an exit signal, and a struct of size 0: what fork(2) is.
 	clone4 := rawclone.Op{Trap: abi.number, Entry: abi.entry, Args: [6]uintptr{0, uintptr(unix.SIGCHLD)}, Child: child}
+	// And what only LevelFD has.
+	fd, info, args := p.Word(), words(p, linux.SizeOfClonefdInfo), words(p, linux.SizeOfClone4FDArgs)
+	size := uintptr(linux.SizeOfClone4FDArgs)
+	if abi.compat {
+		size = linux.SizeOfCompatClone4FDArgs
+		*rawclone.WordAt(args, 2) = rawclone.Addr(fd) << 32 // the sixth field of 4 bytes
+	} else {
+		*rawclone.WordAt(args, 5) = rawclone.Addr(fd)
+	}
+	clone4FD := clone4
+	clone4FD.Args = [6]uintptr{0, linux.CLONE_FD | linux.CLONE_AUTOREAP, size, rawclone.Addr(args)}
 	caller := p.List(
 		clone4,
 		rawclone.Op{Trap: unix.SYS_WAIT4, Deref: 1, Args: [6]uintptr{0, rawclone.Addr(status), unix.WALL}},
+		clone4FD,
+		rawclone.Sys(rawclone.TrapLoad, fd),
+		rawclone.Op{Trap: unix.SYS_READ, Deref: 1, Args: [6]uintptr{0, rawclone.Addr(info), linux.SizeOfClonefdInfo}},
+		rawclone.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL),
 		rawclone.Op{Trap: unix.SYS_EXIT_GROUP},
 	)
 	rawclone.At(caller, 1).Args[0] = rawclone.Addr(&caller.Ret)
+	rawclone.At(caller, 4).Args[0] = rawclone.Addr(&rawclone.At(caller, 3).Ret)
 
 	fork := p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: caller})
 	callerPID, errno := rawclone.Do(fork)
@@ -89,7 +110,18 @@ func try(abi abi) outcome {
 	} else {
 		o.PID = pid
 		o.Ran = *ran == 1
+		read, none := rawclone.At(caller, 4), rawclone.At(caller, 5)
+		o.FD = read.Ret == linux.SizeOfClonefdInfo && *info>>32 == childStatus && none.Errno() == unix.ECHILD
 		o.Reaped = waited == pid && unix.WaitStatus(*status).ExitStatus() == childStatus
 	}
 	return o
+}
+
+// words returns the first of words that follow each other, for size bytes.
+func words(p *rawclone.Program, size int) *uintptr {
+	first := p.Word()
+	for i := 8; i < size; i += 8 {
+		p.Word()
+	}
+	return first
 }

@@ -32,6 +32,8 @@ type abi struct {
 	number      uintptr
 	entry       uintptr // a value of rawclone.Op.Entry
 
+	compat bool // the words of the args struct have 32 bits
+
 	// supported is set if the extended sentry has clone4 there.
 	supported bool
 }
@@ -168,7 +170,7 @@ func newReport(conf *config.Config, level clone4.Level, outcomes []outcome) repo
 	}
 	for i, abi := range abis {
 		o := outcomes[i]
-		works := o.PID != 0 && o.Ran && o.Reaped
+		works := o.PID != 0 && o.Ran && o.Reaped && (o.FD || level < clone4.LevelFD)
 		r.ABIs = append(r.ABIs, result{
 			ABI:         abi.name,
 			Instruction: abi.instruction,
@@ -198,6 +200,10 @@ func meaning(abi abi, o outcome, level clone4.Level) string {
 		return fmt.Sprintf("child %d was made, but did not run", o.PID)
 	case !o.Reaped:
 		return fmt.Sprintf("child %d ran, but could not be waited for", o.PID)
+	case level == clone4.LevelFD && !o.FD:
+		return fmt.Sprintf("child %d was made, ran and was reaped, but CLONE_FD and CLONE_AUTOREAP do not work", o.PID)
+	case level == clone4.LevelFD:
+		return fmt.Sprintf("works: child %d was made, ran and was reaped, another reaped itself and was read from a descriptor", o.PID)
 	default:
 		return fmt.Sprintf("works: child %d was made, ran and was reaped", o.PID)
 	}

@@ -33,6 +33,8 @@ func TestMeaning(t *testing.T) {
 		{"not built in, and off", unsupported, outcome{Errno: syscall.ENOSYS}, clone4.LevelOff, "ENOSYS: this version"},
 		{"off", supported, outcome{Errno: syscall.ENOSYS}, clone4.LevelOff, "ENOSYS: clone4 is switched off"},
 		{"gone although on", supported, outcome{Errno: syscall.ENOSYS}, clone4.LevelOn, "ENOSYS: function not implemented"},
+		{"works, fd", supported, outcome{PID: 7, Ran: true, Reaped: true, FD: true}, clone4.LevelFD, "works: child 7 was made, ran and was reaped, another"},
+		{"no descriptor", supported, worked, clone4.LevelFD, "child 7 was made, ran and was reaped, but CLONE_FD"},
 		{"another error", supported, outcome{Errno: syscall.EINVAL}, clone4.LevelOn, "EINVAL: invalid argument"},
 		{"child did not run", supported, outcome{PID: 7}, clone4.LevelOn, "child 7 was made, but did not run"},
 		{"child was not reaped", supported, outcome{PID: 7, Ran: true}, clone4.LevelOn, "child 7 ran, but could not be waited for"},
@@ -53,6 +55,9 @@ func TestReportOK(t *testing.T) {
 	conf := &config.Config{Platform: "systrap"}
 	if r := newReport(conf, clone4.LevelOn, all); !r.OK {
 		t.Errorf("all work: got %+v, want OK", r)
+	}
+	if r := newReport(conf, clone4.LevelFD, all); r.OK || r.ABIs[0].Works {
+		t.Errorf("nothing is read from descriptors, at the level that has them: got %+v, want not OK", r)
 	}
 	for i, abi := range abis {
 		for _, o := range []outcome{
