@@ -12,13 +12,14 @@ import (
 	"runsc-ext/abi/linux"
 )
 
-// flagNames are the names of the flags, in the order of their bits.
+// flagNames are the names of the flags, in the order of their bits, and the two of
+// LevelFD by those that they have there.
 var flagNames = abi.FlagSet{
 	{Flag: linux.CLONE_VM, Name: "CLONE_VM"},
 	{Flag: linux.CLONE_FS, Name: "CLONE_FS"},
 	{Flag: linux.CLONE_FILES, Name: "CLONE_FILES"},
 	{Flag: linux.CLONE_SIGHAND, Name: "CLONE_SIGHAND"},
-	{Flag: linux.CLONE_PID, Name: "CLONE_PID"},
+	{Flag: linux.CLONE_AUTOREAP, Name: "CLONE_AUTOREAP"},
 	{Flag: linux.CLONE_PTRACE, Name: "CLONE_PTRACE"},
 	{Flag: linux.CLONE_VFORK, Name: "CLONE_VFORK"},
 	{Flag: linux.CLONE_PARENT, Name: "CLONE_PARENT"},
@@ -28,7 +29,7 @@ var flagNames = abi.FlagSet{
 	{Flag: linux.CLONE_SETTLS, Name: "CLONE_SETTLS"},
 	{Flag: linux.CLONE_PARENT_SETTID, Name: "CLONE_PARENT_SETTID"},
 	{Flag: linux.CLONE_CHILD_CLEARTID, Name: "CLONE_CHILD_CLEARTID"},
-	{Flag: linux.CLONE_DETACHED, Name: "CLONE_DETACHED"},
+	{Flag: linux.CLONE_FD, Name: "CLONE_FD"},
 	{Flag: linux.CLONE_UNTRACED, Name: "CLONE_UNTRACED"},
 	{Flag: linux.CLONE_CHILD_SETTID, Name: "CLONE_CHILD_SETTID"},
 	{Flag: linux.CLONE_STOPPED, Name: "CLONE_STOPPED"},
@@ -40,8 +41,8 @@ var flagNames = abi.FlagSet{
 	{Flag: linux.CLONE_IO, Name: "CLONE_IO"},
 }
 
-// fieldNames are the fields of the struct, in order.
-var fieldNames = [fields]string{"ptid", "ctid", "stack_start", "stack_size", "tls"}
+// fieldNames are the fields of the struct, in order, with those of LevelFD.
+var fieldNames = [fdFields]string{"ptid", "ctid", "stack_start", "stack_size", "tls", "clonefd", "clonefd_flags"}
 
 // format is how strace prints the arguments of Clone4.
 func format(t *kernel.Task, args arch.SyscallArguments) []string {
@@ -81,11 +82,11 @@ func formatStruct(t *kernel.Task, args arch.SyscallArguments, size uint64, word 
 	if size == 0 && addr == 0 {
 		return "null"
 	}
-	if size == 0 || size > uint64(fields*word) {
+	if size == 0 || size > uint64(fdFields*word) {
 		return fmt.Sprintf("%#x", addr)
 	}
 	// Not the task's scratch buffer: this is no part of the call.
-	var buf [linux.SizeOfClone4Args]byte
+	var buf [linux.SizeOfClone4FDArgs]byte
 	if _, err := t.CopyInBytes(addr, buf[:size]); err != nil {
 		return fmt.Sprintf("%#x (error reading the struct: %v)", addr, err)
 	}
@@ -93,9 +94,9 @@ func formatStruct(t *kernel.Task, args arch.SyscallArguments, size uint64, word 
 }
 
 func formatFields(buf []byte, size uint64, word int) string {
-	a := decode(buf, word)
+	a := decodeFD(buf, word)
 	var passed []string
-	for i, value := range [fields]uint64{a.Ptid, a.Ctid, a.StackStart, a.StackSize, a.TLS} {
+	for i, value := range [fdFields]uint64{a.Ptid, a.Ctid, a.StackStart, a.StackSize, a.TLS, a.Clonefd, uint64(a.ClonefdFlags)} {
 		if uint64(i*word) < size {
 			passed = append(passed, fmt.Sprintf("%s: %#x", fieldNames[i], value))
 		}
