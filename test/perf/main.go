@@ -31,7 +31,7 @@ func main() {
 func run(ctx context.Context, stdout io.Writer, args []string) error {
 	flag := flag.NewFlagSet("perf", flag.ExitOnError)
 	rounds := flag.Int("rounds", 30, "how often everything is measured; below 6 there is no spread")
-	out := flag.String("out", "perf-results", "folder for the results")
+	out := flag.String("out", "perf-results", "folder for the results; what is there already is added to")
 	platform := flag.String("platform", "systrap", "gVisor platform")
 	only := flag.String("run", "", "measure only the parts whose name matches this regular expression")
 	var others []target
@@ -62,20 +62,24 @@ func run(ctx context.Context, stdout io.Writer, args []string) error {
 		t.platform = *platform
 		targets = append(targets, t)
 	}
-	m := measurement{guest: guest, targets: targets, dir: tmp}
-	results, err := m.rounds(ctx, *rounds, match)
+	if err := os.MkdirAll(*out, 0o755); err != nil {
+		return err
+	}
+	earlier, err := readJSON(filepath.Join(*out, resultsFile))
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(*out, 0o755); err != nil {
+	m := measurement{guest: guest, targets: targets}
+	results, err := m.rounds(ctx, *rounds, match, earlier)
+	if err != nil {
 		return err
 	}
 	r := newReport(targets, results)
 	fmt.Fprint(stdout, r.table())
 	for name, write := range map[string]func(string) error{
-		"results.json": r.writeJSON,
-		"table.md":     r.writeTable,
-		"ratios.svg":   r.writePlot,
+		resultsFile:  r.writeJSON,
+		"table.md":   r.writeTable,
+		"ratios.svg": r.writePlot,
 	} {
 		if err := write(filepath.Join(*out, name)); err != nil {
 			return err

@@ -123,7 +123,6 @@ type samples map[string]map[int]float64
 type measurement struct {
 	guest   string
 	targets []target
-	dir     string
 }
 
 // part is something to measure.
@@ -134,11 +133,19 @@ type part struct {
 }
 
 // rounds measures everything in every target, in so many rounds, or until it is
-// stopped. The order of the targets is another one each time.
-func (m *measurement) rounds(ctx context.Context, n int, match *regexp.Regexp) (map[string]samples, error) {
-	results := make(map[string]samples)
+// stopped, and adds that to the results. The order of the targets is another one each
+// time.
+func (m *measurement) rounds(ctx context.Context, n int, match *regexp.Regexp, results map[string]samples) (map[string]samples, error) {
+	first := 0
 	for _, t := range m.targets {
-		results[t.name] = make(samples)
+		if results[t.name] == nil {
+			results[t.name] = make(samples)
+		}
+		for _, values := range results[t.name] {
+			for round := range values {
+				first = max(first, round+1)
+			}
+		}
 	}
 	for round := range n {
 		fmt.Fprintf(os.Stderr, "\rround %d of %d", round+1, n)
@@ -160,7 +167,7 @@ func (m *measurement) rounds(ctx context.Context, n int, match *regexp.Regexp) (
 					if results[t.name][name] == nil {
 						results[t.name][name] = make(map[int]float64)
 					}
-					results[t.name][name][round] = v
+					results[t.name][name][first+round] = v
 				}
 			}
 		}
@@ -173,7 +180,10 @@ func (m *measurement) parts() []part {
 	parts := []part{
 		{"start", 1, m.start},
 		{"calls", 1, func(ctx context.Context, t target) (map[string]float64, error) {
-			return m.inGuest(ctx, t, "calls", "3")
+			return m.inGuest(ctx, t, "calls", "2")
+		}},
+		{"children", 1, func(ctx context.Context, t target) (map[string]float64, error) {
+			return m.inGuest(ctx, t, "children", "2")
 		}},
 		m.program("shell", 1, "/bin/sh", "-c", "i=0; while [ $i -lt 20 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"),
 		m.program("dd", 1, "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000"),

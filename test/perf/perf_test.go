@@ -19,7 +19,7 @@ import (
 func TestOneRound(t *testing.T) {
 	dir := t.TempDir()
 	var table bytes.Buffer
-	if err := run(t.Context(), &table, []string{"-rounds=1", "-run=^(start|calls)$", "-out=" + dir}); err != nil {
+	if err := run(t.Context(), &table, []string{"-rounds=1", "-run=^(start|calls|children)$", "-out=" + dir}); err != nil {
 		t.Fatal(err)
 	}
 	read := func(name string) []byte {
@@ -30,10 +30,7 @@ func TestOneRound(t *testing.T) {
 		return b
 	}
 
-	var results []struct {
-		Name    string
-		Samples map[string][]float64
-	}
+	var results []result
 	if err := json.Unmarshal(read("results.json"), &results); err != nil {
 		t.Fatal(err)
 	}

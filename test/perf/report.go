@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -186,17 +188,21 @@ func (r *report) writeTable(path string) error {
 	return os.WriteFile(path, []byte(r.table()), 0o644)
 }
 
-// writeJSON writes every sample, and the ratios to stock runsc.
+// resultsFile is the name of the file with every sample.
+const resultsFile = "results.json"
+
+// result is what was measured of one thing, as JSON.
+type result struct {
+	Name    string                     `json:"name"`
+	Unit    string                     `json:"unit"`
+	ToStock map[string]*ratio          `json:"to_stock"` // by target
+	Samples map[string]map[int]float64 `json:"samples"`  // by target and round
+}
+
 func (r *report) writeJSON(path string) error {
-	type result struct {
-		Name    string               `json:"name"`
-		Unit    string               `json:"unit"`
-		ToStock map[string]*ratio    `json:"to_stock"`
-		Samples map[string][]float64 `json:"samples"` // in the order of the rounds
-	}
 	var all []result
 	for _, name := range r.names {
-		res := result{name, "ns", make(map[string]*ratio), make(map[string][]float64)}
+		res := result{name, "ns", make(map[string]*ratio), make(map[string]map[int]float64)}
 		if isSize(name) {
 			res.Unit = "B"
 		}
@@ -204,9 +210,8 @@ func (r *report) writeJSON(path string) error {
 			if ratio := r.ratio(t.name, name, stock, name); ratio != nil && t.name != stock {
 				res.ToStock[t.name] = ratio
 			}
-			rounds := r.results[t.name][name]
-			for _, round := range slices.Sorted(maps.Keys(rounds)) {
-				res.Samples[t.name] = append(res.Samples[t.name], rounds[round])
+			if rounds := r.results[t.name][name]; len(rounds) > 0 {
+				res.Samples[t.name] = rounds
 			}
 		}
 		all = append(all, res)
@@ -216,6 +221,31 @@ func (r *report) writeJSON(path string) error {
 		return err
 	}
 	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// readJSON reads what writeJSON has written, if it has.
+func readJSON(path string) (map[string]samples, error) {
+	results := make(map[string]samples)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return results, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []result
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, res := range all {
+		for target, rounds := range res.Samples {
+			if results[target] == nil {
+				results[target] = make(samples)
+			}
+			results[target][res.Name] = rounds
+		}
+	}
+	return results, nil
 }
 
 // writeBenchmarks writes a file for each target that benchstat can read.

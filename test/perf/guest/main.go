@@ -1,7 +1,8 @@
 // Command guest is what test/perf measures with: it runs in a sandbox, or natively,
 // and prints how long things took.
 //
-//	guest calls PASSES      single calls, children and threads
+//	guest calls PASSES      single calls
+//	guest children PASSES   children and threads
 //	guest live CHILDREN     one more child, beside so many live ones
 //	guest hold CHILDREN     makes so many, says "ready", and waits for its input to end
 //	guest time COMMAND...   how long a command took
@@ -37,7 +38,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("usage: guest calls|live|hold NUMBER, or guest time COMMAND...; got %q", args)
+		return fmt.Errorf("usage: guest calls|children|live|hold NUMBER, or guest time COMMAND...; got %q", args)
 	}
 	if args[0] == "time" {
 		return timeCommand(args[1:])
@@ -49,7 +50,9 @@ func run(args []string) error {
 	debug.SetGCPercent(-1)
 	switch args[0] {
 	case "calls":
-		return calls(n)
+		return measure(n, 10, singleCalls)
+	case "children":
+		return measure(n, 1, children)
 	case "live":
 		return live(n)
 	case "hold":
@@ -63,9 +66,10 @@ func report(name string, ns float64) {
 	fmt.Printf("%s\t%.1f\n", name, ns)
 }
 
-// calls runs every variant once a pass, in a new order each time. A pass before the
-// first warms up.
-func calls(passes int) error {
+// measure runs every variant once a pass, in a new order each time, and so many times
+// in a row: systrap finds out by the calls of some milliseconds how it should wait for
+// the next. A pass before the first warms up.
+func measure(passes, inARow int, variants func(dir string) ([]variant, error)) error {
 	dir, err := os.MkdirTemp("", "guest-*")
 	if err != nil {
 		return err
@@ -76,19 +80,18 @@ func calls(passes int) error {
 		return err
 	}
 	memory := rawclone.NewProgram()
-	for _, v := range all {
-		if _, err := v.measure(memory); err != nil {
-			return err
-		}
-	}
-	for range passes {
+	for pass := range passes + 1 {
 		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		for _, v := range all {
-			ns, err := v.measure(memory)
-			if err != nil {
-				return err
+			for range inARow {
+				ns, err := v.measure(memory)
+				if err != nil {
+					return err
+				}
+				if pass > 0 {
+					report(v.name, ns)
+				}
 			}
-			report(v.name, ns)
 		}
 	}
 	return nil

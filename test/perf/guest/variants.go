@@ -15,23 +15,14 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// variants returns all variants. Files are made in dir.
-func variants(dir string) ([]variant, error) {
+// children returns the variants that make children and threads. Files are made in
+// dir, as by singleCalls.
+func children(dir string) ([]variant, error) {
 	static := filepath.Join(dir, "static")
 	if err := writeStatic(static); err != nil {
 		return nil, err
 	}
-	all, err := otherCalls(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range append(entries, archEntries...) {
-		all = append(all, variant{"entry/" + e.name, 300, func(s *script) {
-			for range 300 {
-				s.add(e.op)
-			}
-		}})
-	}
+	var all []variant
 	for _, m := range there(methods) {
 		all = append(all, processes(m))
 		if m.partial {
@@ -47,6 +38,22 @@ func variants(dir string) ([]variant, error) {
 		for _, n := range []int{1, 2, 8, 32} {
 			all = append(all, atOnce(m, n))
 		}
+	}
+	return all, nil
+}
+
+// singleCalls returns the variants that make none.
+func singleCalls(dir string) ([]variant, error) {
+	all, err := otherCalls(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range append(entries, archEntries...) {
+		all = append(all, variant{"entry/" + e.name, 300, func(s *script) {
+			for range 300 {
+				s.add(e.op)
+			}
+		}})
 	}
 	return all, nil
 }
