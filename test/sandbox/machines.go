@@ -39,7 +39,7 @@ func Emulated(arch, platform string, settings []string, pkg string, args ...stri
 	if err != nil {
 		return nil, err
 	}
-	runscExt, err := Build("runsc-ext/runsc-ext", arch)
+	bin, err := Build(runscExt, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func Emulated(arch, platform string, settings []string, pkg string, args ...stri
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(runner, arch, runscExt)
+	cmd := exec.Command(runner, arch, bin)
 	cmd.Args = append(cmd.Args, Flags(platform)...)
 	cmd.Args = append(cmd.Args, "do", "/bin/busybox", "env")
 	cmd.Args = append(cmd.Args, settings...)

@@ -23,17 +23,22 @@ var Platforms = []string{"systrap", "ptrace"}
 // Binary returns the path of runsc-ext, built from the source that the test
 // stands in. All packages of one `go test` share it: only the first builds.
 var Binary = sync.OnceValues(func() (string, error) {
-	return Build("runsc-ext/runsc-ext", runtime.GOARCH)
+	return Build(runscExt, runtime.GOARCH)
 })
+
+const runscExt = "runsc-ext/runsc-ext"
 
 // Build builds the main package pkg for an architecture and returns the path of
 // the binary, which is static.
 func Build(pkg, arch string) (string, error) {
-	if arch != runtime.GOARCH {
+	switch {
+	case arch != runtime.GOARCH:
 		// For an emulator: no profile, and so no second compilation of gVisor.
 		return build(arch, pkg, "build", "-pgo=off")
+	case pkg == runscExt:
+		return build(arch, pkg, "build", "-trimpath") // as for a release
 	}
-	return build(arch, pkg, "build", "-trimpath") // as for a release
+	return build(arch, pkg, "build")
 }
 
 // BuildTest builds the tests of pkg for an architecture and returns the path of
