@@ -189,10 +189,10 @@ func (m *measurement) parts() []part {
 		m.program("dd", 1, "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000"),
 		m.program("find", 1, "find", "/usr/share/doc", "-size", "+100k"),
 		m.program("go-build", 2, "go", "build", "-gcflags=-N", "-o", "/tmp/guest", "runsc-ext/test/perf/guest"),
-		{"memory", 5, m.memory},
+		{"memory", 3, m.memory},
 	}
 	for _, n := range []int{1, 100, 1000, 10000} {
-		parts = append(parts, part{"live", 5, func(ctx context.Context, t target) (map[string]float64, error) {
+		parts = append(parts, part{"live", 3, func(ctx context.Context, t target) (map[string]float64, error) {
 			return m.inGuest(ctx, t, "live", strconv.Itoa(n))
 		}})
 	}

@@ -89,6 +89,38 @@ func (r *report) ratio(target, name, toTarget, toName string) *ratio {
 			ratios = append(ratios, v/w)
 		}
 	}
+	return newRatio(ratios)
+}
+
+// groupRatio returns the ratio of the geometric means of what was measured of a group
+// in two targets. It is the better one to see a small difference by, as many things
+// that vary by themselves are in it.
+func (r *report) groupRatio(target, group, toTarget string) *ratio {
+	logs := make(map[int][]float64)
+	for _, name := range r.names {
+		if g, _, _ := nameParts(name); g != group {
+			continue
+		}
+		to := r.results[toTarget][name]
+		for round, v := range r.results[target][name] {
+			if w := to[round]; w > 0 && v > 0 {
+				logs[round] = append(logs[round], math.Log(v/w))
+			}
+		}
+	}
+	var ratios []float64
+	for _, l := range logs {
+		sum := 0.0
+		for _, v := range l {
+			sum += v
+		}
+		ratios = append(ratios, math.Exp(sum/float64(len(l))))
+	}
+	return newRatio(ratios)
+}
+
+// newRatio returns nil if there are none.
+func newRatio(ratios []float64) *ratio {
 	if len(ratios) == 0 {
 		return nil
 	}
@@ -173,6 +205,24 @@ func (r *report) table() string {
 			cells = append(cells, r.value(t, name))
 		}
 		line(cells...)
+	}
+	fmt.Fprint(&b, "\nGeometric means:\n\n")
+	cells = []string{""}
+	for _, o := range others {
+		cells = append(cells, o+" / "+stock)
+	}
+	head(cells...)
+	for _, g := range groups {
+		cells := []string{g}
+		measured := false
+		for _, o := range others {
+			c := r.groupRatio(o, g, stock)
+			measured = measured || c != nil
+			cells = append(cells, c.String())
+		}
+		if measured && g != "size" {
+			line(cells...)
+		}
 	}
 	if methods := r.methods(); len(methods) > 0 {
 		fmt.Fprintf(&b, "\nIn %s:\n\n", ours)

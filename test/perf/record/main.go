@@ -25,11 +25,11 @@ import (
 // however long it takes.
 func guests(measure string) map[string][]string {
 	return map[string][]string{
-		"children and threads":                        {measure, "children", "30"},
+		"children, threads and single calls":          {"/bin/sh", "-c", measure + " children 30; " + measure + " calls 3"},
 		"a program that does little but system calls": {"dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000"},
-		"a shell script":                              {"/bin/sh", "-c", "i=0; while [ $i -lt 1000 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"},
-		"files":                                       {"/bin/sh", "-c", "tar cf - /usr/include | wc -c; find /usr/share/doc -size +100k"},
-		"a Go build":                                  {"/bin/sh", "-c", "for i in 1 2 3 4 5; do go build -gcflags=-N -o /tmp/guest runsc-ext/test/perf/guest; done"},
+		"a shell script": {"/bin/sh", "-c", "i=0; while [ $i -lt 1000 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"},
+		"files":          {"/bin/sh", "-c", "tar cf - /usr/include | wc -c; find /usr/share/doc -size +100k"},
+		"a Go build":     {"/bin/sh", "-c", "for i in 1 2 3 4 5; do go build -gcflags=-N -o /tmp/guest runsc-ext/test/perf/guest; done"},
 	}
 }
 
