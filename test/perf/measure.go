@@ -33,6 +33,7 @@ const (
 	stock  = "stock"
 	ours   = "runsc-ext"
 	off    = "off"
+	fd     = "fd"
 )
 
 // parseTarget parses name=path.
@@ -60,7 +61,7 @@ func build(dir, platform string) (targets []target, guest string, err error) {
 	}
 	// Copies, side by side: what is measured must not be built again meanwhile, and
 	// must not differ by where it is.
-	targets = []target{{name: native}, {stock, stockBinary, platform}, {ours, oursBinary, platform}, {off, oursBinary, platform}}
+	targets = []target{{name: native}, {stock, stockBinary, platform}, {ours, oursBinary, platform}, {off, oursBinary, platform}, {fd, oursBinary, platform}}
 	for i, t := range targets {
 		if t.binary == "" {
 			continue
@@ -71,7 +72,12 @@ func build(dir, platform string) (targets []target, guest string, err error) {
 		}
 		targets[i].binary = to
 	}
-	return targets, guest, os.WriteFile(filepath.Join(dir, off, "runsc.clone4"), []byte("off\n"), 0o644)
+	for _, level := range []string{off, fd} {
+		if err := os.WriteFile(filepath.Join(dir, level, "runsc.clone4"), []byte(level+"\n"), 0o644); err != nil {
+			return nil, "", err
+		}
+	}
+	return targets, guest, nil
 }
 
 func copyFile(to, from string) error {
@@ -155,6 +161,9 @@ func (m *measurement) rounds(ctx context.Context, n int, match *regexp.Regexp, r
 			}
 			for _, i := range rand.Perm(len(m.targets)) {
 				t := m.targets[i]
+				if t.name == fd && p.name != "ends" {
+					continue // what there is at level fd alone
+				}
 				values, err := p.run(ctx, t)
 				if ctx.Err() != nil {
 					fmt.Fprintln(os.Stderr, "\nstopped")
@@ -184,6 +193,9 @@ func (m *measurement) parts() []part {
 		}},
 		{"children", 1, func(ctx context.Context, t target) (map[string]float64, error) {
 			return m.inGuest(ctx, t, "children", "2")
+		}},
+		{"ends", 1, func(ctx context.Context, t target) (map[string]float64, error) {
+			return m.inGuest(ctx, t, "ends", "2")
 		}},
 		m.program("shell", 1, "/bin/sh", "-c", "i=0; while [ $i -lt 20 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"),
 		m.program("dd", 1, "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000"),

@@ -19,7 +19,7 @@ import (
 func TestOneRound(t *testing.T) {
 	dir := t.TempDir()
 	var table bytes.Buffer
-	if err := run(t.Context(), &table, []string{"-rounds=1", "-run=^(start|calls|children)$", "-out=" + dir}); err != nil {
+	if err := run(t.Context(), &table, []string{"-rounds=1", "-run=^(start|calls|children|ends)$", "-out=" + dir}); err != nil {
 		t.Fatal(err)
 	}
 	read := func(name string) []byte {
@@ -59,6 +59,10 @@ func TestOneRound(t *testing.T) {
 		if !strings.Contains(table.String(), "| "+name+" |") {
 			t.Errorf("the table has no %s:\n%s", name, table.String())
 		}
+	}
+
+	if !measured[fd+" end/clonefd"] || measured[ours+" end/clonefd"] || !measured[ours+" end/sigchld"] || !measured[ours+" end/pidfd"] {
+		t.Errorf("end: measured are %v, want clonefd at level fd alone, and the others in %s as well", measured, ours)
 	}
 
 	benchmarks := benchfmt.NewReader(bytes.NewReader(read(ours+".txt")), "")

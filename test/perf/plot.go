@@ -97,7 +97,7 @@ func (r *report) writePlot(path string) error {
 	}
 	var others []string
 	for _, t := range r.targets {
-		if t.name != native && t.name != stock {
+		if t.name != native && t.name != stock && t.name != fd {
 			p.Legend = append(p.Legend, legend{axisLeft + 210*float64(len(others)), fmt.Sprintf("c%d", len(others)), t.name + " / stock runsc"})
 			others = append(others, t.name)
 		}
@@ -130,9 +130,9 @@ func (r *report) writePlot(path string) error {
 		y += rowHeight
 	}
 	if methods := r.methods(); len(methods) > 0 {
-		addHeading("clone4 / clone3, both in " + ours)
+		addHeading("In one sandbox: clone4 / clone3, end of a child / SIGCHLD")
 		for _, c := range methods {
-			p.Rows = append(p.Rows, row{Y: y, Label: c.of, Values: r.value(ours, c.to) + " → " + r.value(ours, c.of), Marks: []mark{newMark("m", 0, c.of+" / "+c.to, c.ratio)}})
+			p.Rows = append(p.Rows, row{Y: y, Label: c.of, Values: r.value(c.in, c.to) + " → " + r.value(c.in, c.of), Marks: []mark{newMark("m", 0, c.of+" / "+c.to, c.ratio)}})
 			y += rowHeight
 		}
 	}

@@ -39,7 +39,7 @@ func newReport(targets []target, results map[string]samples) *report {
 }
 
 // groups are the first parts of names, in the order of the report.
-var groups = []string{"entry", "process", "thread", "spawn", "threads", "live", "program", "sandbox", "size", "other"}
+var groups = []string{"entry", "process", "thread", "spawn", "threads", "live", "end", "program", "sandbox", "size", "other"}
 
 var namePattern = regexp.MustCompile(`^([a-z]+)(?:-(\d+))?/(.+)$`)
 
@@ -154,21 +154,25 @@ func isSize(name string) bool { return strings.HasPrefix(name, "size/") }
 
 // comparison is the ratio of two things that were measured in one target.
 type comparison struct {
-	of, to string
-	ratio  *ratio
+	in, of, to string
+	ratio      *ratio
 }
 
-// methods compares clone4, by each ABI, with clone3 in the same sandbox.
+// methods compares clone4, by each ABI, with clone3 in the same sandbox, and ways to
+// see the end of a child with the oldest.
 func (r *report) methods() []comparison {
 	var all []comparison
 	for _, name := range r.names {
 		group, method, _ := strings.Cut(name, "/")
-		if group == "entry" || !strings.HasPrefix(method, "clone4") {
+		in, to := ours, group+"/clone3"
+		switch {
+		case group == "end" && method != "sigchld":
+			in, to = fd, "end/sigchld"
+		case group == "entry" || !strings.HasPrefix(method, "clone4"):
 			continue
 		}
-		to := group + "/clone3"
-		if ratio := r.ratio(ours, name, ours, to); ratio != nil {
-			all = append(all, comparison{name, to, ratio})
+		if ratio := r.ratio(in, name, in, to); ratio != nil {
+			all = append(all, comparison{in, name, to, ratio})
 		}
 	}
 	return all
@@ -186,7 +190,7 @@ func (r *report) table() string {
 	var all []string
 	for _, t := range r.targets {
 		all = append(all, t.name)
-		if t.name != native && t.name != stock {
+		if t.name != native && t.name != stock && t.name != fd {
 			others = append(others, t.name)
 		}
 	}
@@ -225,10 +229,10 @@ func (r *report) table() string {
 		}
 	}
 	if methods := r.methods(); len(methods) > 0 {
-		fmt.Fprintf(&b, "\nIn %s:\n\n", ours)
-		head("", "to", "ratio")
+		fmt.Fprint(&b, "\nIn one sandbox:\n\n")
+		head("", "to", "in", "ratio")
 		for _, c := range methods {
-			line(c.of, c.to, c.ratio.String())
+			line(c.of, c.to, c.in, c.ratio.String())
 		}
 	}
 	return b.String()

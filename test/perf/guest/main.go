@@ -3,6 +3,7 @@
 //
 //	guest calls PASSES      single calls
 //	guest children PASSES   children and threads
+//	guest ends PASSES       children, by how their end is seen
 //	guest live CHILDREN     one more child, beside so many live ones
 //	guest hold CHILDREN     makes so many, says "ready", and waits for its input to end
 //	guest time COMMAND...   how long a command took
@@ -38,7 +39,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("usage: guest calls|children|live|hold NUMBER, or guest time COMMAND...; got %q", args)
+		return fmt.Errorf("usage: guest calls|children|ends|live|hold NUMBER, or guest time COMMAND...; got %q", args)
 	}
 	if args[0] == "time" {
 		return timeCommand(args[1:])
@@ -53,6 +54,8 @@ func run(args []string) error {
 		return measure(n, 10, singleCalls)
 	case "children":
 		return measure(n, 1, children)
+	case "ends":
+		return measure(n, 1, ends)
 	case "live":
 		return live(n)
 	case "hold":

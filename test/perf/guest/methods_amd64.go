@@ -41,3 +41,9 @@ var archEntries = []entry{
 
 // exitCode is exit(0): xor edi, edi; mov eax, 60; syscall.
 var exitCode = []byte{0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05}
+
+// handlerCode is ret, restorerCode rt_sigreturn(): mov eax, 15; syscall.
+var (
+	handlerCode  = []byte{0xc3}
+	restorerCode = []byte{0xb8, 15, 0, 0, 0, 0x0f, 0x05}
+)

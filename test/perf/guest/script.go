@@ -101,8 +101,11 @@ func call(trap uintptr, args ...uintptr) rawclone.Op {
 }
 
 // wait waits for the child that the operation before has made.
-func wait() rawclone.Op {
-	op := call(unix.SYS_WAIT4, 1, 0, unix.WALL)
+func wait() rawclone.Op { return waitFor(1) }
+
+// waitFor waits for the child that was made so many operations before.
+func waitFor(before uintptr) rawclone.Op {
+	op := call(unix.SYS_WAIT4, before, 0, unix.WALL)
 	op.Deref = 1 << 0
 	return op
 }
