@@ -55,9 +55,9 @@ func TestDocker(t *testing.T) {
 		}
 	}
 	docker := []string{"docker", "-H", "unix://" + e.path("sock")}
-	e.start(t, append(docker, "version"), "dockerd", "--config-file="+config,
+	e.start(t, append(docker, "version"), exec.Command("dockerd", "--config-file="+config,
 		"--data-root="+e.path("data"), "--exec-root="+e.path("exec"), "--pidfile="+e.path("pid"), "-H", "unix://"+e.path("sock"),
-		"--iptables=false", "--bridge=none", "--ip-forward=false")
+		"--iptables=false", "--bridge=none", "--ip-forward=false"))
 	image := e.write(t, "image.tar", string(rootfs(t)))
 	if r := e.run(t, append(docker, "import", image, "test")...); r.status != 0 {
 		t.Fatal(r)
@@ -123,7 +123,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 address = %q
 `, e.path("root"), e.path("state"), e.path("sock")))
 	ctr := []string{"ctr", "-a", e.path("sock")}
-	e.start(t, append(ctr, "version"), "containerd", "-c", config)
+	e.start(t, append(ctr, "version"), exec.Command("containerd", "-c", config))
 	image := e.write(t, "image.tar", string(imageArchive(t)))
 	if r := e.run(t, append(ctr, "image", "import", "--snapshotter=native", image)...); r.status != 0 {
 		t.Fatal(r)
@@ -142,13 +142,7 @@ address = %q
 	}
 	e.check(t, "exec", 0, works, append(append(ctr, "task", "exec", "--exec-id=e", "long", "clone4"), abis...)...)
 	e.check(t, "kill", 0, "", append(ctr, "task", "kill", "-s", "KILL", "long")...)
-	remove := append(ctr, "task", "delete", "long")
-	for deadline := time.Now().Add(20 * time.Second); e.run(t, remove...).status != 0; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal(e.run(t, remove...))
-		}
-	}
-	e.check(t, "rm", 0, "", append(ctr, "container", "rm", "long")...)
+	e.remove(t, ctr, "long")
 }
 
 // engine is an engine under test, with a directory for all that it needs.
@@ -238,14 +232,13 @@ func (e *engine) copyBinary(t *testing.T, name string) string {
 
 // start starts a daemon, for as long as the test runs, and waits until ready succeeds.
 // It skips the test if that never is: the engine is there, and does not run here.
-func (e *engine) start(t *testing.T, ready []string, args ...string) {
+func (e *engine) start(t *testing.T, ready []string, cmd *exec.Cmd) {
 	t.Helper()
 	log, err := os.Create(e.path("log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -275,7 +268,7 @@ func (e *engine) start(t *testing.T, ready []string, args ...string) {
 		}
 	}
 	b, _ := os.ReadFile(log.Name())
-	t.Skipf("%s does not start here:\n%s", args[0], b[max(0, len(b)-2000):])
+	t.Skipf("%s does not start here:\n%s", cmd, b[max(0, len(b)-2000):])
 }
 
 // result is what came of a command.
@@ -327,6 +320,23 @@ func (e *engine) checkRefused(t *testing.T, args ...string) {
 			t.Errorf("%v: the message does not say %q", r, want)
 		}
 	}
+}
+
+// remove removes a container of containerd that was killed.
+func (e *engine) remove(t *testing.T, ctr []string, id string) {
+	t.Helper()
+	remove := append(ctr, "task", "delete", id)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		// With the status of the container, once it has ended.
+		r := e.run(t, remove...)
+		if !strings.Contains(r.stderr, "must be stopped") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(r)
+		}
+	}
+	e.check(t, "rm", 0, "", append(ctr, "container", "rm", id)...)
 }
 
 // imageName is the name of the image in imageArchive.
