@@ -39,13 +39,13 @@ func TestContainerdShim(t *testing.T) {
 	}
 
 	e := newEngine(t, containerd, "containerd")
-	options := e.write(t, "runsc-ext.toml", fmt.Sprintf(`binary_name = %q
-root = %q
-[runsc_config]
-platform = "systrap"
-network = "none"
-ignore-cgroups = "true"
-`, e.copyBinary(t, "runsc-ext"), e.path("runsc")))
+	deployed, err := os.ReadFile("../../deploy/containerd/runsc-ext.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := e.write(t, "runsc-ext.toml", fmt.Sprintf("root = %q\n", e.path("runsc"))+
+		strings.ReplaceAll(string(deployed), "/usr/local/bin/runsc-ext", e.copyBinary(t, "runsc-ext"))+
+		"network = \"none\"\nignore-cgroups = \"true\"\n")
 	config := e.write(t, "config.toml", fmt.Sprintf(`version = 3
 root = %q
 state = %q
@@ -53,8 +53,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
 [grpc]
 address = %q
 `, e.path("root"), e.path("state"), e.path("sock")))
-	// The shim wants an OOM score that takes CAP_SYS_RESOURCE, and does without one in a
-	// user namespace. With its process namespace, all that containerd started ends.
+	// The shim gives itself an OOM score that takes CAP_SYS_RESOURCE, and goes without it
+	// in a user namespace. All that containerd starts ends with its PID namespace.
 	cmd := exec.Command("sh", "-c", `mount -t proc proc /proc && exec "$@"`, "sh", containerd, "-c", config)
 	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 	ids := []syscall.SysProcIDMap{{Size: 1 << 16}}
@@ -71,7 +71,7 @@ address = %q
 		t.Fatal(r)
 	}
 
-	// What containerd's CRI plugin says of a pod. Without it, the shim hangs.
+	// The annotation is what containerd's CRI plugin gives a pod; without it, this hangs.
 	run := append(ctr, "run", "--snapshotter=native", "--runtime=io.containerd.runsc.v1", "--runtime-config-path="+options,
 		"--annotation=io.kubernetes.cri.container-type=sandbox")
 	container := func(args ...string) []string {
