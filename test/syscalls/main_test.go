@@ -129,27 +129,34 @@ func runEverywhere() int {
 		}})
 	}
 
-	// The emulated machines take long, one processor each: beside the others, and
-	// their output after.
-	var slow bytes.Buffer
-	slowStatus := make(chan int)
-	go func() {
-		status := 0
-		for _, env := range envs {
-			if env.slow {
-				status |= env.run(&slow)
-			}
+	// The emulated machines take long, one processor each: beside the others, two at
+	// a time when those are done, and their output after.
+	slow := make(chan environment, len(envs))
+	for _, env := range envs {
+		if env.slow {
+			slow <- env
 		}
-		slowStatus <- status
-	}()
+	}
+	close(slow)
+	runSlow := func(w io.Writer) (status int) {
+		for env := range slow {
+			status |= env.run(w)
+		}
+		return status
+	}
+	var beside, after bytes.Buffer
+	besideStatus := make(chan int)
+	go func() { besideStatus <- runSlow(&beside) }()
 	status := 0
 	for _, env := range envs {
 		if !env.slow {
 			status |= env.run(os.Stdout)
 		}
 	}
-	status |= <-slowStatus
-	os.Stdout.Write(slow.Bytes())
+	status |= runSlow(&after)
+	status |= <-besideStatus
+	os.Stdout.Write(beside.Bytes())
+	os.Stdout.Write(after.Bytes())
 	return status
 }
 

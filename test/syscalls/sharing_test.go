@@ -350,6 +350,9 @@ func TestStack(t *testing.T) {
 					if start == 0 && flags&linux.CLONE_VM != 0 {
 						continue // two at once on one stack
 					}
+					if start == 1<<63 && os.Getenv(envSandbox) == "kvm" {
+						continue // the KVM platform cannot run a task with a stack pointer that is not canonical
+					}
 					s := newScript(t)
 					callers := s.sys(rawclone.TrapSP)
 					child := s.newList()
