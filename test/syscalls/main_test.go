@@ -97,6 +97,10 @@ type environment struct {
 	// slow is set for emulated machines: no run under -short, and a short one
 	// otherwise.
 	slow bool
+
+	// few are the tests to run there if no others are asked for with -run; empty
+	// for all.
+	few string
 }
 
 func runEverywhere() int {
@@ -119,12 +123,12 @@ func runEverywhere() int {
 			return cmd, err
 		}})
 	}
-	for _, m := range []struct{ arch, platform string }{
-		{"amd64", "kvm"},
-		{"arm64", "systrap"},
-		{"arm64", "ptrace"},
+	for _, m := range []struct{ arch, platform, few string }{
+		{"amd64", "kvm", ""},
+		{"arm64", "systrap", ""},
+		{"arm64", "ptrace", "^(TestFlagBits|TestStack|TestTLS|TestVforkKilled)$"},
 	} {
-		envs = append(envs, environment{name: m.platform + "-" + m.arch + "-emulated", slow: true, command: func(args []string) (*exec.Cmd, error) {
+		envs = append(envs, environment{name: m.platform + "-" + m.arch + "-emulated", slow: true, few: m.few, command: func(args []string) (*exec.Cmd, error) {
 			return emulated(m.arch, m.platform, args)
 		}})
 	}
@@ -173,6 +177,9 @@ func (env *environment) run(w io.Writer) int {
 			return 0
 		}
 		args = append(args, "-test.short")
+		if env.few != "" && flag.Lookup("test.run").Value.String() == "" {
+			args = append(args, "-test.run="+env.few)
+		}
 	}
 	fmt.Fprintf(w, "=== ON   %s\n", env.name)
 	cmd, err := env.command(args)
