@@ -129,8 +129,8 @@ func lookup(t *kernel.Task, sysno uintptr) candidate {
 		return candidate{}
 	}
 	if filtered && OCISeccomp && bySyscall.abi == X32 {
-		namesake, err := AMD64.LookupNo(bySyscall.call.Name)
-		if err != nil || !allowed(t, namesake) {
+		namesake, ok := namesakes[bySyscall.nr]
+		if !ok || !allowed(t, namesake) {
 			return candidate{}
 		}
 	}
@@ -182,6 +182,10 @@ const (
 // go where the task goes, also through a checkpoint.
 var slots []uint32
 
+// namesakes has, for calls of x32, the number of amd64's of the same name, if there
+// is one; see OCISeccomp.
+var namesakes = make(map[uint32]uintptr)
+
 // InstallABIs makes the sentry find the calls in the tables of X32, I386 and
 // AMD64Low32. An error means that this gVisor cannot take them.
 //
@@ -190,8 +194,11 @@ func InstallABIs() error {
 	if AMD64.External != nil || AMD64.ExternalFilterBefore != nil {
 		return errors.New("the amd64 system call table has an external hook in this gVisor, and the x32 and i386 tables need it: build with a gVisor version that has none")
 	}
-	for nr := range X32.Table {
+	for nr, call := range X32.Table {
 		slots = append(slots, nr|linux.X32_SYSCALL_BIT)
+		if namesake, err := AMD64.LookupNo(call.Name); err == nil {
+			namesakes[nr] = namesake
+		}
 	}
 	for nr := range I386.Table {
 		slots = append(slots, nr, nr+i386Mark)
