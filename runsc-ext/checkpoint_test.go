@@ -3,7 +3,6 @@ package main_test
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -170,25 +169,6 @@ func (c checkpointed) program(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return program
-}
-
-// edit changes the spec in the bundle.
-func (c *container) edit(t *testing.T, change func(spec map[string]any)) {
-	t.Helper()
-	config := filepath.Join(c.bundle, "config.json")
-	b, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var spec map[string]any
-	if err := json.Unmarshal(b, &spec); err != nil {
-		t.Fatal(err)
-	}
-	change(spec)
-	if b, err = json.Marshal(spec); err != nil {
-		t.Fatal(err)
-	}
-	write(t, config, string(b))
 }
 
 // image returns the directory of the checkpoint.

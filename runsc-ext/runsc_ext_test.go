@@ -585,7 +585,20 @@ func newContainer(t *testing.T, bin, platform, level string) *container {
 	if r := run(t, bin, append([]string{"spec", "-bundle=" + dir, "--"}, guest(t)...)...); r.status != 0 {
 		t.Fatal(r)
 	}
-	config := filepath.Join(dir, "config.json")
+	c.edit(t, func(spec map[string]any) {
+		spec["root"] = map[string]any{"path": "/", "readonly": true}
+		spec["process"].(map[string]any)["terminal"] = false
+		if level != "" {
+			spec["annotations"] = map[string]string{annotation: level}
+		}
+	})
+	return c
+}
+
+// edit changes the spec in the bundle.
+func (c *container) edit(t *testing.T, change func(spec map[string]any)) {
+	t.Helper()
+	config := filepath.Join(c.bundle, "config.json")
 	b, err := os.ReadFile(config)
 	if err != nil {
 		t.Fatal(err)
@@ -594,16 +607,11 @@ func newContainer(t *testing.T, bin, platform, level string) *container {
 	if err := json.Unmarshal(b, &spec); err != nil {
 		t.Fatal(err)
 	}
-	spec["root"] = map[string]any{"path": "/", "readonly": true}
-	spec["process"].(map[string]any)["terminal"] = false
-	if level != "" {
-		spec["annotations"] = map[string]string{annotation: level}
-	}
+	change(spec)
 	if b, err = json.Marshal(spec); err != nil {
 		t.Fatal(err)
 	}
 	write(t, config, string(b))
-	return c
 }
 
 // args returns the arguments with which runsc-ext creates or runs c.

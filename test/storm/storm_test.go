@@ -382,10 +382,6 @@ func (b *box) wantNothingLeft(out outcome) {
 	}
 }
 
-func commandOutput(name string, args ...string) ([]byte, error) {
-	return exec.Command(name, args...).Output()
-}
-
 // wantMemory checks that memory has not become more than by expected, in kB, within
 // 5 percent, and what a heap does not tell in a short time.
 func (b *box) wantMemory(before, after memory, expected int) {
