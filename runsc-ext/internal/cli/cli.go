@@ -15,7 +15,7 @@ import (
 	"gvisor.dev/gvisor/runsc/specutils"
 
 	"runsc-ext/runsc-ext/internal/probe"
-	extkernel "runsc-ext/sentry/kernel"
+	extsyscalls "runsc-ext/sentry/syscalls"
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
@@ -44,12 +44,11 @@ func Main() {
 		util.ErrorLogger = inv.errorLog()
 		util.Fatalf("%v", err)
 	}
-	extkernel.OCISeccomp = inv.flag("oci-seccomp") == "true"
 	if err := inv.preflight(); err != nil {
 		util.ErrorLogger = inv.errorLog()
 		util.Fatalf("%v", err)
 	}
-	if err := clone4.Enable(level); err != nil {
+	if err := clone4.Enable(level, extsyscalls.Options{Sentry: inv.command == bootCommand}); err != nil {
 		util.Fatalf("%v", err)
 	}
 

@@ -1,6 +1,11 @@
-// Package clone4 has the handlers of clone4: they copy the args struct in, check
-// its size, and hand over to the kernel package. See abi/linux for what the call
-// is, and kernel.Clone for what it does.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package clone4 implements the system call clone4 for every ABI that has it.
+//
+// A handler copies the struct in, checks its size and the flags, decodes both, and
+// hands over to package kernel. The ABIs and the levels differ in data alone: in the
+// size of a word, in the number of fields and in the valid flags. See abi/linux for
+// what programs pass, and kernel.Clone for what the call does.
 package clone4
 
 import (
@@ -12,115 +17,132 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/syscalls"
 
-	"runsc-ext/abi/linux"
+	extlinux "runsc-ext/abi/linux"
 	extkernel "runsc-ext/sentry/kernel"
+	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// Enable puts clone4 into the sentry's tables as far as level says. At LevelOff
-// the tables stay gVisor's own: ENOSYS, and its event for an unimplemented call.
-// An error means that this gVisor cannot take clone4.
+// Enable puts clone4 into the sentry's tables as far as level says. At LevelOff the
+// tables stay gVisor's own, which return ENOSYS. An error means that this gVisor
+// version cannot take clone4.
 //
 // Enable must be called at most once, before the sentry boots.
-func Enable(level Level) error {
+func Enable(level Level, opts extsyscalls.Options) error {
 	if level < LevelOn {
 		return nil
 	}
-	native, compat := entry(Clone4), entry(CompatClone4)
 	if level >= LevelFD {
 		if err := extkernel.CheckCloneFD(); err != nil {
 			return err
 		}
-		native, compat = entry(Clone4FD), entry(CompatClone4FD)
 	}
-	if err := extkernel.Add(extkernel.AMD64, linux.SYS_CLONE4_AMD64, native); err != nil {
-		return err
-	}
-	if err := extkernel.Add(extkernel.ARM64, linux.SYS_CLONE4_GENERIC, native); err != nil {
-		return err
-	}
-	if err := extkernel.Trace(extkernel.AMD64, linux.SYS_CLONE4_AMD64, format); err != nil {
-		return err
-	}
-	if err := extkernel.Trace(extkernel.ARM64, linux.SYS_CLONE4_GENERIC, format); err != nil {
-		return err
-	}
-	return enableABIs(native, compat)
+	native, compat := newHandler(level, 8).call(), newHandler(level, 4).call()
+	return extsyscalls.Install(opts, []extsyscalls.Entry{
+		{ABI: extsyscalls.AMD64, Number: extlinux.SYS_CLONE4_AMD64, Call: native},
+		{ABI: extsyscalls.X32, Number: extlinux.SYS_CLONE4_X32 &^ extlinux.X32_SYSCALL_BIT, Call: compat},
+		{ABI: extsyscalls.I386, Number: extlinux.SYS_CLONE4_I386, Call: compat},
+		{ABI: extsyscalls.ARM64, Number: extlinux.SYS_CLONE4_GENERIC, Call: native},
+	})
 }
 
-func entry(fn kernel.SyscallFn) kernel.Syscall {
-	return syscalls.PartiallySupported("clone4", fn, "CLONE_SYSVSEM and CLONE_IO have no effect, as in clone.", nil)
+// handler is clone4 for programs with a given size of a word, at a level.
+type handler struct {
+	// word is the size of a word of the struct in bytes: 8, or 4 for x32 and i386
+	// (compat_sys_clone4 in the patch).
+	word int
+
+	// fields is the number of words in the struct.
+	fields int
+
+	// flags are the valid flags.
+	flags uint64
 }
 
-// Clone4 implements the system call clone4:
+// Numbers of words in the struct. The last word of LevelFD is the flags of CLONE_FD,
+// in the lower half if a word has 8 bytes.
+const (
+	fieldsOn = extlinux.SizeOfClone4Args / 8
+	fieldsFD = extlinux.SizeOfClone4FDArgs / 8
+)
+
+func newHandler(level Level, word int) handler {
+	if level >= LevelFD {
+		return handler{word: word, fields: fieldsFD, flags: extlinux.CLONE4_FD_VALID_FLAGS}
+	}
+	return handler{word: word, fields: fieldsOn, flags: extlinux.CLONE4_VALID_FLAGS}
+}
+
+// call returns the entry for the tables.
+func (h handler) call() extsyscalls.Call {
+	return extsyscalls.Call{
+		Syscall:     syscalls.PartiallySupported("clone4", h.clone4, "CLONE_SYSVSEM and CLONE_IO have no effect, as in clone.", nil),
+		Format:      h.format,
+		WithoutStop: withoutStop,
+	}
+}
+
+// clone4 implements kernel.SyscallFn:
 //
 //	long clone4(unsigned flags_high, unsigned flags_low,
 //	            unsigned long args_size, struct clone4_args *args);
-func Clone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	return clone4(t, args, 8)
-}
-
-// CompatClone4 implements the same for x32 and i386: compat_sys_clone4() in the
-// patch. A word of the struct has 32 bits, and so has its size.
-func CompatClone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	return clone4(t, args, 4)
-}
-
-// Clone4FD is Clone4 at LevelFD: it has more flags and a larger struct.
-func Clone4FD(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	return clone4FD(t, args, 8)
-}
-
-// CompatClone4FD is CompatClone4 at LevelFD.
-func CompatClone4FD(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	return clone4FD(t, args, 4)
-}
-
-// fields is how many words the struct has, fdFields how many at LevelFD: the last
-// is the flags of CLONE_FD, in the low half where a word has 64 bits.
-const (
-	fields   = linux.SizeOfClone4Args / 8
-	fdFields = linux.SizeOfClone4FDArgs / 8
-)
-
-// clone4 is what all ABIs have in common. word is the size of a word of the struct.
-func clone4(t *kernel.Task, args arch.SyscallArguments, word int) (uintptr, *kernel.SyscallControl, error) {
-	buf, err := copyIn(t, args, fields, word)
+func (h handler) clone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	buf, err := h.copyIn(t, args)
 	if err != nil {
 		return 0, nil, err
 	}
-	cloneArgs := decode(buf, word)
-	ntid, ctrl, err := extkernel.Clone(t, cloneFlags(args), &cloneArgs)
+	flags := cloneFlags(args)
+	if flags&^h.flags != 0 {
+		return 0, nil, linuxerr.EINVAL
+	}
+	cloneArgs := h.decode(buf)
+	if flags&(extlinux.CLONE_FD|extlinux.CLONE_AUTOREAP) == 0 {
+		ntid, ctrl, err := extkernel.Clone(t, flags, &cloneArgs.Clone4Args)
+		return uintptr(ntid), ctrl, err
+	}
+	return cloneWithFD(t, flags, cloneArgs)
+}
+
+// cloneWithFD is apart from clone4 so that only calls with its flags allocate: the
+// arguments escape to the heap.
+func cloneWithFD(t *kernel.Task, flags uint64, args extlinux.Clone4FDArgs) (uintptr, *kernel.SyscallControl, error) {
+	ntid, ctrl, err := extkernel.CloneFD(t, flags, &args)
 	return uintptr(ntid), ctrl, err
 }
 
-// clone4FD is clone4 at LevelFD.
-func clone4FD(t *kernel.Task, args arch.SyscallArguments, word int) (uintptr, *kernel.SyscallControl, error) {
-	buf, err := copyIn(t, args, fdFields, word)
-	if err != nil {
-		return 0, nil, err
+// withoutStop implements extsyscalls.Call.WithoutStop. In an untraced task, CLONE_VFORK
+// waits for the child. If a tracer attaches during the call, CLONE_UNTRACED keeps it
+// from events of this call (kernel.Task.ptraceClone), and without CLONE_PTRACE the
+// child is not traced either.
+func withoutStop(args arch.SyscallArguments) (arch.SyscallArguments, bool) {
+	if cloneFlags(args)&(extlinux.CLONE_VFORK|extlinux.CLONE_PTRACE) != 0 {
+		return args, false
 	}
-	cloneArgs := decodeFD(buf, word)
-	ntid, ctrl, err := extkernel.CloneFD(t, cloneFlags(args), &cloneArgs)
-	return uintptr(ntid), ctrl, err
+	args[1].Value |= extlinux.CLONE_UNTRACED
+	return args, true
+}
+
+// size returns args_size, which is an unsigned long of the ABI.
+func (h handler) size(args arch.SyscallArguments) uint64 {
+	if h.word == 4 {
+		return uint64(args[2].Uint())
+	}
+	return args[2].Uint64()
 }
 
 // copyIn returns the whole struct, of which the caller passes args_size bytes. The
-// errors are EINVAL for its size and EFAULT.
-func copyIn(cc marshal.CopyContext, args arch.SyscallArguments, fields, word int) ([]byte, error) {
-	size := args[2].Uint64()
-	if word == 4 {
-		size = uint64(args[2].Uint())
-	}
+// errors are EINVAL for the size and EFAULT.
+func (h handler) copyIn(cc marshal.CopyContext, args arch.SyscallArguments) ([]byte, error) {
 	// "New userspace passing in a larger structure than the kernel expects will
 	// receive EINVAL, and can use a smaller structure to work with old kernels."
-	// - the patch. This is before the pointer is looked at, so before EFAULT.
-	if size > uint64(fields*word) {
+	// - the patch. The size is checked before the pointer is used, so before EFAULT.
+	size := h.size(args)
+	if size > uint64(h.fields*h.word) {
 		return nil, linuxerr.EINVAL
 	}
-	// The struct is copied once: another thread may change it meanwhile, and must
-	// not change what was checked. What is not passed is 0, down to part of a
-	// field. With size 0 the pointer is not looked at.
-	buf := cc.CopyScratchBuffer(fields * word)
+	// The struct is copied once: another thread may change memory, but not what was
+	// checked. Bytes that are not passed are 0, even within a field. If the size is
+	// 0, the pointer is not used.
+	buf := cc.CopyScratchBuffer(h.fields * h.word)
 	clear(buf)
 	if size != 0 {
 		if _, err := cc.CopyInBytes(args[3].Pointer(), buf[:size]); err != nil {
@@ -130,36 +152,34 @@ func copyIn(cc marshal.CopyContext, args arch.SyscallArguments, fields, word int
 	return buf, nil
 }
 
-// cloneFlags returns the 64 flag bits. They come as two 32-bit words, whatever the
-// upper halves of the registers say.
+// cloneFlags returns the 64 flag bits. Each register has 32 of them in its lower half.
 func cloneFlags(args arch.SyscallArguments) uint64 {
 	return uint64(args[0].Uint())<<32 | uint64(args[1].Uint())
 }
 
-// decode decodes a whole struct.
-func decode(buf []byte, word int) linux.Clone4Args {
-	return linux.Clone4Args{
-		Ptid:       field(buf, word, 0),
-		Ctid:       field(buf, word, 1),
-		StackStart: field(buf, word, 2),
-		StackSize:  field(buf, word, 3),
-		TLS:        field(buf, word, 4),
+// decode decodes a struct. Fields that buf is too short for are 0.
+func (h handler) decode(buf []byte) extlinux.Clone4FDArgs {
+	return extlinux.Clone4FDArgs{
+		Clone4Args: extlinux.Clone4Args{
+			Ptid:       h.field(buf, 0),
+			Ctid:       h.field(buf, 1),
+			StackStart: h.field(buf, 2),
+			StackSize:  h.field(buf, 3),
+			TLS:        h.field(buf, 4),
+		},
+		Clonefd:      h.field(buf, 5),
+		ClonefdFlags: uint32(h.field(buf, 6)),
 	}
 }
 
-// decodeFD decodes a whole struct of LevelFD.
-func decodeFD(buf []byte, word int) linux.Clone4FDArgs {
-	return linux.Clone4FDArgs{
-		Clone4Args:   decode(buf, word),
-		Clonefd:      field(buf, word, 5),
-		ClonefdFlags: uint32(field(buf, word, 6)),
-	}
-}
-
-// field returns word i of a struct.
-func field(buf []byte, word, i int) uint64 {
-	if word == 4 {
+// field returns word i of a struct, or 0 if the struct is shorter.
+func (h handler) field(buf []byte, i int) uint64 {
+	switch {
+	case i >= h.fields:
+		return 0
+	case h.word == 4:
 		return uint64(binary.LittleEndian.Uint32(buf[4*i:]))
+	default:
+		return binary.LittleEndian.Uint64(buf[8*i:])
 	}
-	return binary.LittleEndian.Uint64(buf[8*i:])
 }

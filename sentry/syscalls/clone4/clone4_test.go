@@ -1,51 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package clone4
 
 import (
-	"reflect"
+	"fmt"
 	"testing"
 
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
 
-	"runsc-ext/abi/linux"
-	extkernel "runsc-ext/sentry/kernel"
+	extlinux "runsc-ext/abi/linux"
+	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// The struct is five little-endian words in the patch's order, and what a caller
-// does not pass is 0, down to part of a word.
+// TestDecode checks that the struct is little-endian words in the patch's order, and
+// that what a caller does not pass is 0, even within a word.
 func TestDecode(t *testing.T) {
-	whole := make([]byte, linux.SizeOfClone4Args)
+	whole := make([]byte, extlinux.SizeOfClone4Args)
 	for i := range whole {
 		whole[i] = byte(0xf1 + i) // 0xf1 to 0xff, 0x00 to 0x18
 	}
 	for _, tc := range []struct {
 		word, size int // size is what the caller passes
-		want       linux.Clone4Args
+		want       extlinux.Clone4Args
 	}{
-		{8, 0, linux.Clone4Args{}},
-		{8, 1, linux.Clone4Args{Ptid: 0xf1}},
-		{8, 8, linux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1}},
-		{8, 20, linux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1, Ctid: 0x00fffefdfcfbfaf9, StackStart: 0x04030201}},
-		{8, 39, linux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1, Ctid: 0x00fffefdfcfbfaf9, StackStart: 0x0807060504030201, StackSize: 0x100f0e0d0c0b0a09, TLS: 0x17161514131211}},
-		{8, 40, linux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1, Ctid: 0x00fffefdfcfbfaf9, StackStart: 0x0807060504030201, StackSize: 0x100f0e0d0c0b0a09, TLS: 0x1817161514131211}},
+		{word: 8, size: 0, want: extlinux.Clone4Args{}},
+		{word: 8, size: 1, want: extlinux.Clone4Args{Ptid: 0xf1}},
+		{word: 8, size: 8, want: extlinux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1}},
+		{word: 8, size: 20, want: extlinux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1, Ctid: 0x00fffefdfcfbfaf9, StackStart: 0x04030201}},
+		{word: 8, size: 39, want: extlinux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1, Ctid: 0x00fffefdfcfbfaf9, StackStart: 0x0807060504030201, StackSize: 0x100f0e0d0c0b0a09, TLS: 0x17161514131211}},
+		{word: 8, size: 40, want: extlinux.Clone4Args{Ptid: 0xf8f7f6f5f4f3f2f1, Ctid: 0x00fffefdfcfbfaf9, StackStart: 0x0807060504030201, StackSize: 0x100f0e0d0c0b0a09, TLS: 0x1817161514131211}},
 
 		// Words of x32 and i386 are not sign-extended.
-		{4, 0, linux.Clone4Args{}},
-		{4, 3, linux.Clone4Args{Ptid: 0xf3f2f1}},
-		{4, 4, linux.Clone4Args{Ptid: 0xf4f3f2f1}},
-		{4, 17, linux.Clone4Args{Ptid: 0xf4f3f2f1, Ctid: 0xf8f7f6f5, StackStart: 0xfcfbfaf9, StackSize: 0x00fffefd, TLS: 0x01}},
-		{4, 20, linux.Clone4Args{Ptid: 0xf4f3f2f1, Ctid: 0xf8f7f6f5, StackStart: 0xfcfbfaf9, StackSize: 0x00fffefd, TLS: 0x04030201}},
+		{word: 4, size: 0, want: extlinux.Clone4Args{}},
+		{word: 4, size: 3, want: extlinux.Clone4Args{Ptid: 0xf3f2f1}},
+		{word: 4, size: 4, want: extlinux.Clone4Args{Ptid: 0xf4f3f2f1}},
+		{word: 4, size: 17, want: extlinux.Clone4Args{Ptid: 0xf4f3f2f1, Ctid: 0xf8f7f6f5, StackStart: 0xfcfbfaf9, StackSize: 0x00fffefd, TLS: 0x01}},
+		{word: 4, size: 20, want: extlinux.Clone4Args{Ptid: 0xf4f3f2f1, Ctid: 0xf8f7f6f5, StackStart: 0xfcfbfaf9, StackSize: 0x00fffefd, TLS: 0x04030201}},
 	} {
-		buf := make([]byte, fields*tc.word)
-		copy(buf, whole[:tc.size])
-		if got := decode(buf, tc.word); got != tc.want {
-			t.Errorf("%d bytes of %d-byte words: got %#x, want %#x", tc.size, tc.word, got, tc.want)
+		for _, level := range []Level{LevelOn, LevelFD} {
+			t.Run(fmt.Sprintf("%v,word %d,size %d", level, tc.word, tc.size), func(t *testing.T) {
+				h := newHandler(level, tc.word)
+				buf := make([]byte, h.fields*h.word)
+				copy(buf, whole[:tc.size])
+				if got, want := h.decode(buf), (extlinux.Clone4FDArgs{Clone4Args: tc.want}); got != want {
+					t.Errorf("got %#x, want %#x", got, want)
+				}
+			})
 		}
 	}
 }
 
-// The larger struct is the smaller one and what it grew by.
+// TestDecodeFD checks that the larger struct is the smaller one and two more words.
 func TestDecodeFD(t *testing.T) {
-	whole := make([]byte, linux.SizeOfClone4FDArgs)
+	whole := make([]byte, extlinux.SizeOfClone4FDArgs)
 	for i := range whole {
 		whole[i] = byte(i + 1)
 	}
@@ -54,64 +64,102 @@ func TestDecodeFD(t *testing.T) {
 		clonefd    uint64
 		flags      uint32
 	}{
-		{8, 0, 0, 0},
-		{8, 40, 0, 0},
-		{8, 41, 0x29, 0},
-		{8, 48, 0x302f2e2d2c2b2a29, 0},
-		{8, 49, 0x302f2e2d2c2b2a29, 0x31},
-		{8, 52, 0x302f2e2d2c2b2a29, 0x34333231},
-		{8, 56, 0x302f2e2d2c2b2a29, 0x34333231}, // The rest is padding.
-		{4, 20, 0, 0},
-		{4, 23, 0x171615, 0},
-		{4, 24, 0x18171615, 0},
-		{4, 28, 0x18171615, 0x1c1b1a19},
+		{word: 8, size: 0, clonefd: 0, flags: 0},
+		{word: 8, size: 40, clonefd: 0, flags: 0},
+		{word: 8, size: 41, clonefd: 0x29, flags: 0},
+		{word: 8, size: 48, clonefd: 0x302f2e2d2c2b2a29, flags: 0},
+		{word: 8, size: 49, clonefd: 0x302f2e2d2c2b2a29, flags: 0x31},
+		{word: 8, size: 52, clonefd: 0x302f2e2d2c2b2a29, flags: 0x34333231},
+		{word: 8, size: 56, clonefd: 0x302f2e2d2c2b2a29, flags: 0x34333231}, // The rest is padding.
+		{word: 4, size: 20, clonefd: 0, flags: 0},
+		{word: 4, size: 23, clonefd: 0x171615, flags: 0},
+		{word: 4, size: 24, clonefd: 0x18171615, flags: 0},
+		{word: 4, size: 28, clonefd: 0x18171615, flags: 0x1c1b1a19},
 	} {
-		buf := make([]byte, fdFields*tc.word)
-		copy(buf, whole[:tc.size])
-		want := linux.Clone4FDArgs{Clone4Args: decode(buf, tc.word), Clonefd: tc.clonefd, ClonefdFlags: tc.flags}
-		if got := decodeFD(buf, tc.word); got != want {
-			t.Errorf("%d bytes of %d-byte words: got %#x, want %#x", tc.size, tc.word, got, want)
-		}
+		t.Run(fmt.Sprintf("word %d,size %d", tc.word, tc.size), func(t *testing.T) {
+			h := newHandler(LevelFD, tc.word)
+			buf := make([]byte, h.fields*h.word)
+			copy(buf, whole[:tc.size])
+			want := newHandler(LevelOn, tc.word).decode(buf)
+			want.Clonefd, want.ClonefdFlags = tc.clonefd, tc.flags
+			if got := h.decode(buf); got != want {
+				t.Errorf("got %#x, want %#x", got, want)
+			}
+		})
 	}
 }
 
-// At LevelOff the tables must stay gVisor's own; at LevelOn clone4 is in both,
-// also in the array in which the sentry looks calls up.
+// TestEnable checks that the tables stay gVisor's own at LevelOff, and that clone4 is in
+// both at LevelOn, even in the array in which the sentry looks calls up.
 func TestEnable(t *testing.T) {
-	slots := []struct {
+	entries := []struct {
 		table *kernel.SyscallTable
 		sysno uintptr
 	}{
-		{extkernel.AMD64, linux.SYS_CLONE4_AMD64},
-		{extkernel.ARM64, linux.SYS_CLONE4_GENERIC},
+		{table: linux.AMD64, sysno: extlinux.SYS_CLONE4_AMD64},
+		{table: linux.ARM64, sysno: extlinux.SYS_CLONE4_GENERIC},
+	}
+	// EINVAL for an unknown flag tells clone4 from gVisor's userfaultfd, which returns
+	// ENOSYS and needs a task for its event.
+	isClone4 := func(fn kernel.SyscallFn) bool {
+		defer func() { recover() }()
+		_, _, err := fn(new(kernel.Task), 0, arch.SyscallArguments{{Value: 1}})
+		return err == linuxerr.EINVAL
 	}
 
 	// This order: there is no way back from LevelOn.
-	if err := Enable(LevelOff); err != nil {
+	if err := Enable(LevelOff, extsyscalls.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range slots {
-		if sc := s.table.Table[s.sysno]; sc.Name != "userfaultfd" || sc.SupportLevel != kernel.SupportUnimplemented {
-			t.Errorf("off: %v %d is %q (%v), want gVisor's userfaultfd, unimplemented", s.table.Arch, s.sysno, sc.Name, sc.SupportLevel)
+	for _, e := range entries {
+		if sc := e.table.Table[e.sysno]; sc.Name != "userfaultfd" || sc.SupportLevel != kernel.SupportUnimplemented {
+			t.Errorf("off: %v %d is %q (%v), want gVisor's userfaultfd, unimplemented", e.table.Arch, e.sysno, sc.Name, sc.SupportLevel)
 		}
-		if isClone4(s.table.Lookup(s.sysno)) {
-			t.Errorf("off: %v %d calls Clone4", s.table.Arch, s.sysno)
+		if isClone4(e.table.Lookup(e.sysno)) {
+			t.Errorf("off: %v %d calls clone4", e.table.Arch, e.sysno)
 		}
 	}
 
-	if err := Enable(LevelOn); err != nil {
+	if err := Enable(LevelOn, extsyscalls.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range slots {
-		if sc := s.table.Table[s.sysno]; sc.Name != "clone4" || sc.SupportLevel == kernel.SupportUnimplemented {
-			t.Errorf("on: %v %d is %q (%v), want clone4, supported", s.table.Arch, s.sysno, sc.Name, sc.SupportLevel)
+	for _, e := range entries {
+		if sc := e.table.Table[e.sysno]; sc.Name != "clone4" || sc.SupportLevel == kernel.SupportUnimplemented {
+			t.Errorf("on: %v %d is %q (%v), want clone4, supported", e.table.Arch, e.sysno, sc.Name, sc.SupportLevel)
 		}
-		if !isClone4(s.table.Lookup(s.sysno)) {
-			t.Errorf("on: %v %d does not call Clone4", s.table.Arch, s.sysno)
+		if !isClone4(e.table.Lookup(e.sysno)) {
+			t.Errorf("on: %v %d does not call clone4", e.table.Arch, e.sysno)
 		}
 	}
 }
 
-func isClone4(fn kernel.SyscallFn) bool {
-	return reflect.ValueOf(fn).Pointer() == reflect.ValueOf(Clone4).Pointer()
+// TestWithoutStop checks that a call that may stop its task is not made without a stop,
+// and that any other call keeps its arguments but for CLONE_UNTRACED.
+func TestWithoutStop(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		flags uint64
+		want  bool
+	}{
+		{name: "fork", flags: 17, want: true},
+		{name: "all but those that stop", flags: extlinux.CLONE4_FD_VALID_FLAGS &^ (extlinux.CLONE_VFORK | extlinux.CLONE_PTRACE), want: true},
+		{name: "VFORK", flags: extlinux.CLONE_VM | extlinux.CLONE_VFORK | 17, want: false},
+		{name: "PTRACE", flags: extlinux.CLONE_PTRACE | 17, want: false},
+		{name: "VFORK UNTRACED", flags: extlinux.CLONE_VFORK | extlinux.CLONE_UNTRACED, want: false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			args := arch.SyscallArguments{{Value: 3}, {Value: uintptr(0xdead<<32 | tc.flags)}, {Value: 40}, {Value: 0x1000}}
+			got, ok := withoutStop(args)
+			if ok != tc.want {
+				t.Errorf("withoutStop returns %t, want %t", ok, tc.want)
+			}
+			want := args
+			if tc.want {
+				want[1].Value |= extlinux.CLONE_UNTRACED
+			}
+			if got != want {
+				t.Errorf("the arguments are %#x, want %#x", got, want)
+			}
+		})
+	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package clone4
 
 import (
@@ -11,18 +13,18 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 
-	"runsc-ext/abi/linux"
+	extlinux "runsc-ext/abi/linux"
 )
 
-// FuzzArgs holds what comes of the registers and the memory of a caller to a second
-// reading of the patch.
+// FuzzArgs compares the arguments that are decoded from the registers and the memory of a
+// caller with a second reading of the patch.
 func FuzzArgs(f *testing.F) { fuzzArgs(f, 8, modelArgs) }
 
 // FuzzCompatArgs is FuzzArgs for x32 and i386.
 func FuzzCompatArgs(f *testing.F) { fuzzArgs(f, 4, modelCompatArgs) }
 
-// fuzzArgs fuzzes a caller's registers, and what it has mapped at memoryStart.
-func fuzzArgs(f *testing.F, word int, model func(size, ptr uint64, mem *memory) (linux.Clone4Args, error)) {
+// fuzzArgs fuzzes a caller's registers, and the memory mapped at memoryStart.
+func fuzzArgs(f *testing.F, word int, model func(size, ptr uint64, mem *memory) (extlinux.Clone4Args, error)) {
 	whole := make([]byte, 48)
 	for i := range whole {
 		whole[i] = byte(0xf1 + i)
@@ -48,10 +50,11 @@ func fuzzArgs(f *testing.F, word int, model func(size, ptr uint64, mem *memory) 
 			t.Errorf("flags %#x, want %#x", got, want)
 		}
 		mem := &memory{mapped: mapped}
-		var got linux.Clone4Args
-		buf, err := copyIn(mem, args, fields, word)
+		var got extlinux.Clone4Args
+		h := newHandler(LevelOn, word)
+		buf, err := h.copyIn(mem, args)
 		if err == nil {
-			got = decode(buf, word)
+			got = h.decode(buf).Clone4Args
 		}
 		want, wantErr := model(size, ptr, mem)
 		if got != want || err != wantErr {
@@ -68,17 +71,17 @@ func fuzzArgs(f *testing.F, word int, model func(size, ptr uint64, mem *memory) 
 }
 
 // modelArgs is sys_clone4() in the patch, up to do_fork().
-func modelArgs(size, ptr uint64, mem *memory) (linux.Clone4Args, error) {
-	var kargs linux.Clone4Args
+func modelArgs(size, ptr uint64, mem *memory) (extlinux.Clone4Args, error) {
+	var kargs extlinux.Clone4Args
 	err := modelCopy(&kargs, size, ptr, mem)
 	return kargs, err
 }
 
 // modelCompatArgs is compat_sys_clone4(): compat_ulong_t is a u32.
-func modelCompatArgs(size, ptr uint64, mem *memory) (linux.Clone4Args, error) {
-	var compat linux.CompatClone4Args
+func modelCompatArgs(size, ptr uint64, mem *memory) (extlinux.Clone4Args, error) {
+	var compat extlinux.CompatClone4Args
 	err := modelCopy(&compat, size&math.MaxUint32, ptr, mem)
-	return linux.Clone4Args{
+	return extlinux.Clone4Args{
 		Ptid:       uint64(compat.Ptid),
 		Ctid:       uint64(compat.Ctid),
 		StackStart: uint64(compat.StackStart),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package clone4
 
 import (
@@ -5,31 +7,30 @@ import (
 	"strings"
 )
 
-// Level says how much of clone4 a sandbox has: the CONFIG_CLONE4 of the patch,
-// per sandbox. Levels are ordered: a higher one has all that a lower one has.
+// Level says how much of clone4 a sandbox has. It is the CONFIG_CLONE4 of the patch,
+// for one sandbox. Levels are ordered: a higher one includes the lower ones.
 type Level int
 
 const (
 	// LevelOff is gVisor without clone4.
 	LevelOff Level = iota
 
-	// LevelOn is clone4 as the patch defines it, and the default.
+	// LevelOn is clone4 as the patch defines it. It is the default.
 	LevelOn
 
-	// LevelFD adds what later patches gave to it: CLONE_FD and CLONE_AUTOREAP.
+	// LevelFD adds CLONE_FD and CLONE_AUTOREAP, from later patches.
 	LevelFD
 )
 
-// levelNames are the levels as users write them.
+// levelNames are the names of the levels in files and annotations.
 var levelNames = [...]string{LevelOff: "off", LevelOn: "on", LevelFD: "fd"}
 
-// String returns the level as users write it.
+// String returns the name of the level in files and annotations.
 func (l Level) String() string {
 	return levelNames[l]
 }
 
-// ParseLevel is the reverse of String. The error names s and the levels that
-// there are.
+// ParseLevel is the reverse of String. The error names s and the valid levels.
 func ParseLevel(s string) (Level, error) {
 	for i, name := range levelNames {
 		if s == name {

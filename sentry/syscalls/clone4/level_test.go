@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package clone4
 
 import (
@@ -5,8 +7,7 @@ import (
 	"testing"
 )
 
-// Only the exact names are levels: a value that merely looks like one must not
-// switch clone4 on, nor off where its user counts on it.
+// TestParseLevel checks that only the exact names are levels.
 func TestParseLevel(t *testing.T) {
 	for s, want := range map[string]Level{"off": LevelOff, "on": LevelOn, "fd": LevelFD} {
 		got, err := ParseLevel(s)
@@ -32,7 +33,7 @@ func TestParseLevel(t *testing.T) {
 	}
 }
 
-// A sandbox may lower the operator's level, which is a comparison.
+// TestLevelOrder checks the order in which a sandbox may lower the operator's level.
 func TestLevelOrder(t *testing.T) {
 	if LevelOff >= LevelOn || LevelOn >= LevelFD {
 		t.Errorf("off is %d, on is %d, fd is %d: want them in this order", LevelOff, LevelOn, LevelFD)

@@ -1,4 +1,6 @@
-package kernel
+// SPDX-License-Identifier: Apache-2.0
+
+package syscalls
 
 import (
 	"os"
@@ -8,8 +10,8 @@ import (
 	"testing"
 )
 
-// seccomp_unsafe.go declares a function of gVisor's that is not exported, and the
-// linker compares only names. The type has to be the same as well.
+// TestTypeOfEvaluateSyscallFilters checks the type of an unexported function of gVisor that
+// seccomp_unsafe.go declares. The linker compares only names.
 func TestTypeOfEvaluateSyscallFilters(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor").Output()
 	if err != nil {

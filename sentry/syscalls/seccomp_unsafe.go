@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
 //go:build amd64
 
-package kernel
+package syscalls
 
 import (
 	_ "unsafe" // for go:linkname
@@ -10,9 +12,11 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// evaluateSyscallFilters returns what the seccomp filters of t say of a call, and
-// does nothing about it. It is a method of kernel.Task that is not exported: the
-// linker refuses a gVisor without it, and a test one in which it has another type.
+// evaluateSyscallFilters returns what the seccomp filters of t return for a call, and
+// has no other effect. It is an unexported method of kernel.Task.
+//
+// The declaration is sound: the linker refuses a gVisor version without the method, and
+// TestTypeOfEvaluateSyscallFilters compares the types.
 //
 //go:linkname evaluateSyscallFilters gvisor.dev/gvisor/pkg/sentry/kernel.(*Task).evaluateSyscallFilters
 func evaluateSyscallFilters(t *kernel.Task, sysno int32, args arch.SyscallArguments, ip hostarch.Addr) uint32

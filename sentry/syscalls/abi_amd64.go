@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package syscalls
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+	gvisorlinux "gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/abi/sentry"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
+
+	extlinux "runsc-ext/abi/linux"
+	"runsc-ext/sentry/platform/int80"
+)
+
+// A call that gVisor's table lacks takes one of two ways. Both begin in
+// kernel.Task.executeSyscall, which asks before first.
+//
+//   - An untraced task whose call cannot stop it: before returns false, and gVisor
+//     calls missing, which makes the call. gVisor's Missing function cannot return a
+//     kernel.SyscallControl, which leads a stopped task on from its stop.
+//   - Any other call: before returns true and points ORIG_RAX to the slot, an entry
+//     of the table at a number that Linux does not have. gVisor begins an external
+//     stop, ends the stop, and makes the call again from ORIG_RAX
+//     (runSyscallReinvoke). The slot's function can return a SyscallControl. An
+//     external stop costs tens of microseconds, so other calls do not pay for it.
+//
+// # One decision
+//
+// before decides which call a task makes, and nothing decides again. The decision
+// depends on guest memory: on the instruction before the instruction pointer, which
+// another process can change at any time. So resolve reads the instruction once, and
+// before keeps the decision in RAX, where missing and the slot find it.
+//
+// RAX is safe from before to the function that takes the decision. Only the task
+// itself and its tracer can write registers, and a tracer needs a ptrace stop
+// (kernel.Task.ptraceFreeze). A task that is on its way from before to missing does
+// not stop. A task in the external stop has executed nothing of its own, and begins
+// no ptrace stop before runSyscallReinvoke runs; if it is killed, it runs nothing. A
+// checkpoint saves RAX with the other registers.
+//
+// RAX is not safe before that. A tracer may write a decision to RAX in a
+// syscall-entry stop. before overwrites the value. If the tracer writes the slot's
+// number to ORIG_RAX as well, the slot takes the decision: the tracer has chosen a
+// call that it could have chosen openly, and permitted asks the filters about the
+// call that is made.
+//
+// # A tracer may attach at any moment
+//
+// before chooses the way by the tracer that the task has then. If a tracer attaches
+// after that, the call still cannot begin a stop in missing: Call.WithoutStop has
+// changed the arguments so that Task.Clone reports no event (Task.ptraceClone, which
+// CLONE_UNTRACED silences) and traces no child. The effect is that of a call made
+// just before the tracer attached. If a tracer detaches, the slot makes the call all
+// the same, and the call begins no stop.
+type abis struct {
+	// calls are the calls by their position in a decision. They are sorted, so that a
+	// restored task finds the call that it made.
+	calls []abiCall
+
+	// stock is gVisor's own Missing function.
+	stock func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, error)
+
+	trace *stracer
+}
+
+// abiCall is a call that gVisor's table lacks.
+type abiCall struct {
+	Call
+
+	// rax is the lower half of ORIG_RAX by which a task makes the call.
+	rax uint32
+
+	// int80 is set if the call is made by INT $0x80, not by SYSCALL.
+	int80 bool
+
+	// mark is what rax includes beside the number of an i386 call.
+	mark uint32
+
+	// amd64Number is the number of the amd64 call of the same name, or -1.
+	amd64Number int32
+
+	// args returns the arguments.
+	args func(regs *arch.Registers) arch.SyscallArguments
+}
+
+// newABIs returns the calls that gVisor's table lacks.
+func newABIs(entries []Entry) *abis {
+	numbers := make(map[string]int32)
+	for _, e := range entries {
+		if e.ABI == AMD64 {
+			numbers[e.Call.Name] = int32(e.Number)
+		}
+	}
+	x := &abis{stock: linux.AMD64.Missing}
+	for _, e := range entries {
+		c := abiCall{Call: e.Call, rax: e.Number, amd64Number: -1, args: args64}
+		if nr, ok := numbers[e.Call.Name]; ok {
+			c.amd64Number = nr
+		}
+		switch e.ABI {
+		case AMD64:
+			// gVisor has this call, but not if upper bits of RAX are set.
+		case X32:
+			c.rax |= extlinux.X32_SYSCALL_BIT
+		case I386:
+			c.int80, c.args = true, args32
+			marked := c
+			marked.rax, marked.mark = c.rax+int80.SystrapMark, int80.SystrapMark
+			x.calls = append(x.calls, marked)
+		default:
+			continue
+		}
+		x.calls = append(x.calls, c)
+	}
+	slices.SortFunc(x.calls, func(a, b abiCall) int {
+		if a.rax == b.rax && a.int80 != b.int80 {
+			if a.int80 {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Or(cmp.Compare(a.rax, b.rax), cmp.Compare(a.mark, b.mark))
+	})
+	return x
+}
+
+// args64 returns the arguments of SYSCALL.
+func args64(regs *arch.Registers) arch.SyscallArguments {
+	return arch.SyscallArguments{
+		{Value: uintptr(regs.Rdi)}, {Value: uintptr(regs.Rsi)}, {Value: uintptr(regs.Rdx)},
+		{Value: uintptr(regs.R10)}, {Value: uintptr(regs.R8)}, {Value: uintptr(regs.R9)},
+	}
+}
+
+// args32 returns the arguments of INT $0x80.
+func args32(regs *arch.Registers) arch.SyscallArguments {
+	return arch.SyscallArguments{
+		{Value: uintptr(uint32(regs.Rbx))}, {Value: uintptr(uint32(regs.Rcx))}, {Value: uintptr(uint32(regs.Rdx))},
+		{Value: uintptr(uint32(regs.Rsi))}, {Value: uintptr(uint32(regs.Rdi))}, {Value: uintptr(uint32(regs.Rbp))},
+	}
+}
+
+// find returns the position of a call. The mark of a SYSCALL is 0.
+func (x *abis) find(rax uint32, int80 bool, mark uint32) (int, bool) {
+	for i := range x.calls {
+		if c := &x.calls[i]; c.rax == rax && c.int80 == int80 && c.mark == mark {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// resolve returns the position of the call that t makes with sysno, which is all of
+// ORIG_RAX. It returns false if there is no such call.
+//
+// Numbers of the two instructions overlap. The platforms do not tell the instructions
+// apart in the same way, so the code does. A guest that changes its code meanwhile
+// gains nothing: it could have made either call.
+func (x *abis) resolve(t *kernel.Task, sysno uintptr) (int, bool) {
+	// Linux makes a number from EAX, the lower half of RAX.
+	ofSyscall, syscallFound := x.find(uint32(sysno), false, 0)
+	var mark uint32
+	if p, ok := t.Kernel().Platform.(*int80.Platform); ok {
+		mark = p.Mark()
+	}
+	ofInt80, int80Found := x.find(uint32(sysno), true, mark)
+	if !syscallFound && !int80Found {
+		return 0, false
+	}
+	// The comparison is with INT $0x80 because the systrap platform replaces SYSCALL
+	// by other instructions (pkg/sentry/platform/systrap/usertrap).
+	const size = 2
+	code := t.CopyScratchBuffer(size)
+	if _, err := t.CopyInBytes(hostarch.Addr(t.Arch().IP()-size), code); err == nil && code[0] == 0xcd && code[1] == 0x80 {
+		return ofInt80, int80Found
+	}
+	return ofSyscall, syscallFound
+}
+
+// mayStop returns whether a call can stop t, which may have a tracer.
+func (c *abiCall) mayStop(t *kernel.Task, args arch.SyscallArguments) bool {
+	_, ok := c.withoutStop(args)
+	return !ok || t.Tracer() != nil
+}
+
+// withoutStop is WithoutStop of any call.
+func (c *abiCall) withoutStop(args arch.SyscallArguments) (arch.SyscallArguments, bool) {
+	if c.WithoutStop == nil {
+		return args, true
+	}
+	return c.WithoutStop(args)
+}
+
+// permitted returns whether the seccomp filters of t allow a call.
+//
+// gVisor runs the filters before the syscall-entry stop. A tracer may have rewritten
+// the number since then, and detached. Linux runs the filters again on the final
+// number (syscall_trace_enter), and so does this function. SECCOMP_RET_TRACE does not
+// allow a call here: the sentry does not know whether a tracer was asked about this
+// number.
+//
+// An x32 call needs the permission of its amd64 number as well. A filter that was made
+// from names, such as an OCI profile, has numbers of amd64 alone.
+func (c *abiCall) permitted(t *kernel.Task) bool {
+	if t.SeccompMode() == gvisorlinux.SECCOMP_MODE_NONE {
+		return true
+	}
+	if c.int80 {
+		return false // see I386
+	}
+	return c.amd64Number >= 0 && allowed(t, int32(c.rax)) && allowed(t, c.amd64Number)
+}
+
+// allowed returns whether the filters of t allow a number, with the registers that t
+// has.
+func allowed(t *kernel.Task, sysno int32) bool {
+	result := evaluateSyscallFilters(t, sysno, t.Arch().SyscallArgs(), hostarch.Addr(t.Arch().IP()))
+	return gvisorlinux.BPFAction(result)&gvisorlinux.SECCOMP_RET_ACTION == gvisorlinux.SECCOMP_RET_ALLOW
+}
+
+// slotNumber is the number of the slot. Linux assigns new numbers from below.
+const slotNumber = sentry.MaxSyscallNum
+
+// noReturnYet is what RAX holds during a call, which a tracer can see: -ENOSYS.
+const noReturnYet = ^uintptr(unix.ENOSYS) + 1
+
+// A decision in RAX has a mark, the position of a call, and the upper half of ORIG_RAX.
+// The mark differs from the upper bits of noReturnYet.
+const (
+	decisionMark  = 0x634c34 << 40
+	decisionMask  = 0xffffff << 40
+	positionShift = 32
+	maxCalls      = 1 << (40 - positionShift)
+)
+
+// decide keeps a decision in RAX.
+func decide(regs *arch.Registers, position int) {
+	regs.Rax = decisionMark | uint64(position)<<positionShift | regs.Orig_rax>>32
+}
+
+// decided takes the decision out of RAX, and makes ORIG_RAX what it was before.
+func (x *abis) decided(regs *arch.Registers) (*abiCall, bool) {
+	rax := regs.Rax
+	position := int(rax >> positionShift % maxCalls)
+	if rax&decisionMask != decisionMark || position >= len(x.calls) {
+		return nil, false
+	}
+	c := &x.calls[position]
+	regs.Orig_rax = rax<<32 | uint64(c.rax)
+	regs.Rax = uint64(noReturnYet)
+	return c, true
+}
+
+// before implements kernel.SyscallTable.ExternalFilterBefore for missing numbers.
+func (x *abis) before(t *kernel.Task, sysno uintptr, _ arch.SyscallArguments) bool {
+	regs := &t.Arch().StateData().Regs
+	regs.Rax = uint64(noReturnYet) // a tracer may have written a decision
+	position, ok := x.resolve(t, sysno)
+	if !ok {
+		return false
+	}
+	decide(regs, position)
+	c := &x.calls[position]
+	if !c.mayStop(t, c.args(regs)) {
+		return false
+	}
+	regs.Orig_rax = slotNumber
+	return true
+}
+
+// missing implements kernel.SyscallTable.Missing.
+func (x *abis) missing(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
+	regs := &t.Arch().StateData().Regs
+	c, ok := x.decided(regs)
+	if !ok || !c.permitted(t) {
+		return x.refuse(t, sysno, args)
+	}
+	args = c.args(regs)
+	quiet, ok := c.withoutStop(args)
+	if !ok {
+		return x.refuse(t, sysno, args) // before has chosen the slot for this call
+	}
+	traced := x.trace.enterMissing(t, c.Call, args)
+	rval, _, err := c.Fn(t, uintptr(c.rax), quiet) // without a stop there is no control
+	traced.exit(t, rval, err)
+	return rval, err
+}
+
+// slot is the function of the slot.
+func (x *abis) slot(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	regs := &t.Arch().StateData().Regs
+	c, ok := x.decided(regs)
+	if ok {
+		sysno = uintptr(regs.Orig_rax)
+	}
+	if !ok || !c.permitted(t) {
+		rval, err := x.refuse(t, sysno, args)
+		return rval, nil, err
+	}
+	args = c.args(regs)
+	traced := x.trace.enterMissing(t, c.Call, args)
+	rval, ctrl, err := c.Fn(t, uintptr(c.rax), args)
+	traced.exit(t, rval, err)
+	return rval, ctrl, err
+}
+
+// refuse makes the call that gVisor makes of a missing number.
+func (x *abis) refuse(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
+	traced := x.trace.enterRefused(t, sysno, args)
+	rval, err := x.stock(t, sysno, args)
+	traced.exit(t, rval, err)
+	return rval, err
+}
+
+// mayBeABICall returns whether sysno is one that missing or slot will print for strace
+// once it is decided what the call is.
+func mayBeABICall(sysno uintptr) bool {
+	return sysno == slotNumber || linux.AMD64.Lookup(sysno) == nil
+}
+
+// platforms are the platforms that get a gate for INT $0x80, with what each of them adds
+// to a number if the host has one. (Nothing was tried on the slimvm platform.)
+var platforms = map[string]uint32{
+	"kvm":     int80.SystrapMark, // never has one
+	"ptrace":  0,
+	"systrap": int80.SystrapMark,
+}
+
+// installABIs puts the calls that gVisor's table lacks into the sentry.
+func installABIs(entries []Entry, trace *stracer) error {
+	table := linux.AMD64
+	if table.External != nil || table.ExternalFilterBefore != nil {
+		return errors.New("the amd64 system call table has an external hook in this gVisor, and x32 and i386 calls need the hook: build with a gVisor version that has none")
+	}
+	if old, ok := table.Table[slotNumber]; ok {
+		return fmt.Errorf("system call %d of amd64 is %q in this gVisor, and x32 and i386 calls need that number: build with a gVisor version that does not have it", slotNumber, old.Name)
+	}
+	x := newABIs(entries)
+	if len(x.calls) > maxCalls {
+		return fmt.Errorf("%d entries for amd64, x32 and i386 make %d calls, and the limit is %d", len(entries), len(x.calls), maxCalls)
+	}
+	x.trace = trace
+
+	table.Missing = x.missing
+	table.Table[slotNumber] = kernel.Syscall{Name: "slot", Fn: x.slot}
+	table.Init()
+	// Init has copied the slot to where the sentry calls it. gVisor must not list it.
+	delete(table.Table, slotNumber)
+
+	for name, mark := range platforms {
+		int80.Wrap(name, mark, func(nr uint32) bool {
+			_, ok := x.find(nr, true, 0)
+			return ok
+		})
+	}
+	table.External = func(*kernel.Kernel) {}
+	table.ExternalFilterBefore = x.before
+	table.FeatureEnable.Enable(kernel.ExternalBeforeEnable, nil, true)
+	return nil
+}

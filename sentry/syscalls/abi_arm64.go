@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package syscalls
+
+// installABIs does nothing: gVisor has the one table that arm64 needs.
+func installABIs([]Entry, *stracer) error { return nil }
+
+// mayBeABICall returns false: arm64 has no other ABI.
+func mayBeABICall(uintptr) bool { return false }
