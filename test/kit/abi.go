@@ -4,6 +4,7 @@ package kit
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"runsc-ext/abi/linux"
@@ -18,8 +19,8 @@ type ABI struct {
 	Word   int     // size of a word of the args struct, in bytes
 }
 
-// ABIs returns the ABIs of this architecture, the one of 64-bit programs first.
-func ABIs() []*ABI {
+// AllABIs returns the ABIs of this architecture, the one of 64-bit programs first.
+func AllABIs() []*ABI {
 	var all []*ABI
 	for i := range abis {
 		all = append(all, &abis[i])
@@ -27,14 +28,36 @@ func ABIs() []*ABI {
 	return all
 }
 
+// ABIs returns those of AllABIs that programs can use here.
+func ABIs() []*ABI {
+	return slices.DeleteFunc(AllABIs(), func(a *ABI) bool { return !a.Usable() })
+}
+
+// Usable returns whether programs can use the ABI here. On the systrap and ptrace platforms
+// INT $0x80 is a fault if the host's kernel was built or started without it.
+func (a *ABI) Usable() bool {
+	return a.Entry != rawclone.Int80 || HasInt80()
+}
+
 // Default returns the ABI of 64-bit programs.
 func Default() *ABI { return &abis[0] }
 
-// OnEachABI runs f as a subtest for each ABI.
+// OnEachABI runs f as a subtest for each ABI, and skips those that are not Usable.
 func OnEachABI(t *testing.T, f func(t *testing.T, a *ABI)) {
 	t.Helper()
-	for _, a := range ABIs() {
-		t.Run(a.Name, func(t *testing.T) { f(t, a) })
+	for _, a := range AllABIs() {
+		t.Run(a.Name, func(t *testing.T) {
+			a.Need(t)
+			f(t, a)
+		})
+	}
+}
+
+// Need skips the test if the ABI is not Usable.
+func (a *ABI) Need(t *testing.T) {
+	t.Helper()
+	if !a.Usable() {
+		t.Skip("the host's kernel has no INT $0x80")
 	}
 }
 
@@ -135,4 +158,10 @@ func (a *ABI) Clone4FD(l *rawclone.List, flags uint64, args linux.Clone4FDArgs, 
 		args.Clonefd = uint64(rawclone.Addr(fd))
 	}
 	return a.Clone4Raw(l, flags, a.FDSize(), rawclone.AddrOf(Put(l, a.EncodeFD(args))), child), fd
+}
+
+// LoadFD appends to l an operation whose result is the descriptor that Clone4FD returns
+// the place of: system calls take the low half of the word.
+func LoadFD(l *rawclone.List, fd *uintptr) *rawclone.Op {
+	return l.Sys(rawclone.TrapLoad, fd)
 }

@@ -26,12 +26,16 @@ import (
 
 // Where a kernel has clone4, one of the first two is in the environment. The first is set
 // by the reference kernel's init; the second has the platform for its value. The third is
-// the level of clone4 if that is not "on".
+// the level of clone4 if that is not "on". The last says that INT $0x80 is a fault.
 const (
 	envNative  = "CLONE4_NATIVE"
 	envSandbox = "CLONE4_SANDBOX"
 	envLevel   = "CLONE4_LEVEL"
+	envNoInt80 = "CLONE4_NO_INT80"
 )
+
+// HasInt80 returns whether INT $0x80 makes a system call here.
+func HasInt80() bool { return os.Getenv(envNoInt80) == "" }
 
 // Native returns whether the tests run on the reference kernel.
 func Native() bool { return os.Getenv(envNative) != "" }
@@ -125,6 +129,10 @@ type environment struct {
 
 // environments returns all that the suite can run in.
 func (s *Suite) environments() []environment {
+	var noInt80 []string
+	if !hostHasInt80() {
+		noInt80 = []string{envNoInt80 + "=1"}
+	}
 	settings := func(platform string) []string {
 		return []string{envSandbox + "=" + platform, envLevel + "=" + s.Level}
 	}
@@ -146,7 +154,7 @@ func (s *Suite) environments() []environment {
 			}
 			cmd, err := sandbox.DoAt(s.Level, platform, append([]string{self}, args...)...)
 			if err == nil {
-				cmd.Env = append(os.Environ(), settings(platform)...)
+				cmd.Env = slices.Concat(os.Environ(), settings(platform), noInt80)
 			}
 			return cmd, err
 		}})
@@ -157,6 +165,28 @@ func (s *Suite) environments() []environment {
 		}})
 	}
 	return envs
+}
+
+// hostHasInt80 returns whether this machine's kernel has system calls by INT $0x80, or
+// no ABI needs them.
+func hostHasInt80() bool {
+	if !slices.ContainsFunc(abis, func(a ABI) bool { return a.Entry == rawclone.Int80 }) {
+		return true
+	}
+	const getpidI386 = 20
+	l := rawclone.NewProgram().NewList(2)
+	l.Append(rawclone.Op{Trap: getpidI386, Entry: rawclone.Int80})
+	l.Exit(0)
+	pid, errno := l.Start(SIGCHLD)
+	if errno != 0 {
+		return true
+	}
+	for {
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(pid, &ws, unix.WALL, nil); err != unix.EINTR {
+			return err != nil || !ws.Signaled()
+		}
+	}
 }
 
 // runEverywhere runs the tests in the environments named, or in all, and returns the
