@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rawclone makes children by raw system calls, and runs lists of system
 // calls in them.
 //
@@ -71,8 +73,8 @@ const (
 )
 
 // Sys returns a system call, or another operation that has a number. An argument is
-// a number, a pointer to a word (its address is passed), or the *Op whose result is
-// to be passed.
+// a number, a pointer to a word or memory that does not move (the address is passed), or
+// the *Op whose result is to be passed.
 func Sys(nr uintptr, args ...any) Op {
 	o := Op{Trap: nr}
 	for i, arg := range args {
@@ -83,6 +85,8 @@ func Sys(nr uintptr, args ...any) Op {
 			o.Args[i] = v
 		case *uintptr:
 			o.Args[i] = Addr(v)
+		case []byte:
+			o.Args[i] = AddrOf(v)
 		case *Op:
 			o.Args[i] = Addr(&v.Ret)
 			o.Deref |= 1 << i

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package rawclone
 
 // The conversions here are sound because every pointer that is kept as a number
@@ -23,30 +25,49 @@ type Program struct {
 
 // NewProgram returns a Program with room for some dozens of operations.
 func NewProgram() *Program {
-	mem, err := unix.Mmap(-1, 0, 128<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON|LowMemory)
+	mem, err := Map(-1, 128<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		panic(fmt.Sprintf("rawclone: mmap: %v", err))
 	}
 	return &Program{mem, mem}
 }
 
-// Reset makes all of the memory free again, and 0. No child may still run in it.
+// Reset makes the memory free again, and 0. No child may still run in it, and no list,
+// word or buffer from before may be used.
 func (p *Program) Reset() {
-	clear(p.all)
+	clear(p.all[:len(p.all)-len(p.mem)])
 	p.mem = p.all
+}
+
+// Buffer returns size bytes of shared memory, 0 at first, aligned to a word.
+func (p *Program) Buffer(size int) []byte {
+	taken := (size + 7) &^ 7
+	if taken > len(p.mem) {
+		panic(fmt.Sprintf("rawclone: no room for %d bytes: a Program has %d, and %d are left", size, len(p.all), len(p.mem)))
+	}
+	b := p.mem[:size:size]
+	p.mem = p.mem[taken:]
+	return b
+}
+
+// Path returns the address of a NUL-terminated string in shared memory.
+func (p *Program) Path(name string) uintptr {
+	buf := p.Buffer(len(name) + 1)
+	copy(buf, name)
+	return AddrOf(buf)
 }
 
 // List puts ops into the program, one behind the other, and returns the first.
 // The last must not come back: an exit, usually, or an execve and an exit.
 func (p *Program) List(ops ...Op) *Op {
-	size := int(unsafe.Sizeof(Op{}))
-	if len(ops)*size > len(p.mem) {
-		panic(fmt.Sprintf("rawclone: no room for %d operations", len(ops)))
-	}
-	list := unsafe.Slice((*Op)(unsafe.Pointer(&p.mem[0])), len(ops))
+	list := p.ops(len(ops))
 	copy(list, ops)
-	p.mem = p.mem[len(ops)*size:]
 	return &list[0]
+}
+
+// ops returns room for n operations.
+func (p *Program) ops(n int) []Op {
+	return unsafe.Slice((*Op)(unsafe.Pointer(unsafe.SliceData(p.Buffer(n*int(unsafe.Sizeof(Op{})))))), n)
 }
 
 // At returns operation i of the list that starts at first.
@@ -56,9 +77,7 @@ func At(first *Op, i int) *Op {
 
 // Word returns a word in shared memory, 0 at first.
 func (p *Program) Word() *uintptr {
-	w := (*uintptr)(unsafe.Pointer(&p.mem[0]))
-	p.mem = p.mem[unsafe.Sizeof(*w):]
-	return w
+	return WordOf(p.Buffer(int(unsafe.Sizeof(uintptr(0)))))
 }
 
 // WordAt returns word i of the words that start at first. Those that Word returns
@@ -71,6 +90,26 @@ func WordAt(first *uintptr, i int) *uintptr {
 // Program.
 func Addr[T any](v *T) uintptr {
 	return uintptr(unsafe.Pointer(v))
+}
+
+// AddrOf returns the address of memory that does not move: a buffer of a Program, or
+// what Map returned.
+func AddrOf(mem []byte) uintptr {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
+}
+
+// WordOf returns the first word of memory that does not move.
+func WordOf(mem []byte) *uintptr {
+	return (*uintptr)(unsafe.Pointer(unsafe.SliceData(mem)))
+}
+
+// Map maps size bytes of a file, or of no file if fd is -1, at an address that fits into
+// the words of every ABI. Errors are those of mmap(2).
+func Map(fd, size, prot, flags int) ([]byte, error) {
+	if fd < 0 {
+		flags |= unix.MAP_ANON
+	}
+	return unix.Mmap(fd, 0, size, prot, flags|LowMemory)
 }
 
 // Do executes op in this thread, with all signals blocked, and returns its

@@ -34,6 +34,11 @@ func Native(program string, args ...string) (*exec.Cmd, error) {
 // emulated machine, with settings in their environment beside the machine's own.
 // The error is a Missing where there is none, as for Native.
 func Emulated(arch, platform string, settings []string, pkg string, args ...string) (*exec.Cmd, error) {
+	return EmulatedAt("", arch, platform, settings, pkg, args...)
+}
+
+// EmulatedAt is Emulated at a level of clone4; "" is the default.
+func EmulatedAt(level, arch, platform string, settings []string, pkg string, args ...string) (*exec.Cmd, error) {
 	qemu := map[string]string{"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
 	runner, err := beside("machines/machine-run", qemu[arch])
 	if err != nil {
@@ -53,7 +58,15 @@ func Emulated(arch, platform string, settings []string, pkg string, args ...stri
 	cmd.Args = append(cmd.Args, settings...)
 	cmd.Args = append(cmd.Args, "/"+filepath.Base(tests))
 	cmd.Args = append(cmd.Args, args...)
-	cmd.Env = append(os.Environ(), "MACHINE_FILES="+tests, "MACHINE_S=3600")
+	files := tests
+	if level != "" {
+		levelFile := filepath.Join(filepath.Dir(bin), "level-"+level)
+		if err := writeLevel(levelFile, level); err != nil {
+			return nil, err
+		}
+		files += " " + levelFile + ":/" + filepath.Base(bin) + ".clone4"
+	}
+	cmd.Env = append(os.Environ(), "MACHINE_FILES="+files, "MACHINE_S=3600")
 	return cmd, nil
 }
 

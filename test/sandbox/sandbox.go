@@ -129,18 +129,18 @@ func Do(platform string, args ...string) (*exec.Cmd, error) {
 	return exec.Command(bin, append(append(Flags(platform), "do"), args...)...), nil
 }
 
-// DoAt is Do at a level of clone4, by a second name of the binary.
+// DoAt is Do at a level of clone4, by a second name of the binary; "" is the default.
 func DoAt(level, platform string, args ...string) (*exec.Cmd, error) {
 	cmd, err := Do(platform, args...)
-	if err != nil {
-		return nil, err
+	if err != nil || level == "" {
+		return cmd, err
 	}
 	dir := filepath.Join(filepath.Dir(cmd.Path), level)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
 	name := filepath.Join(dir, filepath.Base(cmd.Path))
-	if err := os.WriteFile(name+".clone4", []byte(level), 0o644); err != nil {
+	if err := writeLevel(name+".clone4", level); err != nil {
 		return nil, err
 	}
 	// Another test may be about to execute it: replace it in one step.
@@ -155,6 +155,15 @@ func DoAt(level, platform string, args ...string) (*exec.Cmd, error) {
 	}
 	cmd.Path, cmd.Args[0] = name, name
 	return cmd, os.Rename(link, name)
+}
+
+// writeLevel makes the level the contents of a file. It does not truncate a file that has
+// them: another test's sandbox may be about to read it.
+func writeLevel(name, level string) error {
+	if b, err := os.ReadFile(name); err == nil && string(b) == level {
+		return nil
+	}
+	return os.WriteFile(name, []byte(level), 0o644)
 }
 
 // Flags returns runsc-ext's global flags for a sandbox that asks little of the

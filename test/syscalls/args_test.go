@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
@@ -10,36 +12,35 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
-
-const sigchld = uint64(unix.SIGCHLD)
 
 // TestArgsSize protects what makes the struct extensible: any size up to the
 // struct's is read, and not one byte more.
 func TestArgsSize(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		page := unix.Getpagesize()
-		mem := memory(t, 2)
+		mem := kit.Memory(t, 2)
 		if err := unix.Mprotect(mem[page:], unix.PROT_NONE); err != nil {
 			t.Fatal(err)
 		}
-		end := addr(mem) + uintptr(page)
-		for size := uintptr(0); size <= a.size(); size++ {
-			s := newScript(t)
-			fits := s.clone4Raw(a, sigchld, size, end-size, s.exiting(0))
-			s.wait(fits, 0)
+		end := rawclone.AddrOf(mem) + uintptr(page)
+		for size := uintptr(0); size <= a.Size(); size++ {
+			s := kit.NewScript(t)
+			fits := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size, s.Exiting(0))
+			s.Wait(fits, 0)
 			// One byte of it is beyond the readable page.
-			straddles := s.clone4Raw(a, sigchld, size, end-size+1, s.exiting(0))
-			s.run()
+			straddles := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size+1, s.Exiting(0))
+			s.Run()
 			if e := fits.Errno(); e != 0 {
-				t.Errorf("size %d, ending at an unreadable page: %v", size, errName(e))
+				t.Errorf("size %d, ending at an unreadable page: %v", size, kit.ErrnoName(e))
 			}
 			want := unix.EFAULT
 			if size == 0 {
 				want = 0
 			}
 			if e := straddles.Errno(); e != want {
-				t.Errorf("size %d, ending in an unreadable page: %v, want %v", size, errName(e), errName(want))
+				t.Errorf("size %d, ending in an unreadable page: %v, want %v", size, kit.ErrnoName(e), kit.ErrnoName(want))
 			}
 		}
 	})
@@ -48,10 +49,10 @@ func TestArgsSize(t *testing.T) {
 // TestArgsErrors protects which error a call ends with: a wrong size beats a bad
 // pointer, and a bad pointer a bad flag.
 func TestArgsErrors(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		const badFlag = uint64(linux.CLONE_DETACHED) | sigchld
-		good := addr(memory(t, 1))
-		unreadable := memory(t, 1)
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		const badFlag = uint64(linux.CLONE_DETACHED) | kit.SIGCHLD
+		good := rawclone.AddrOf(kit.Memory(t, 1))
+		unreadable := kit.Memory(t, 1)
 		if err := unix.Mprotect(unreadable, unix.PROT_NONE); err != nil {
 			t.Fatal(err)
 		}
@@ -62,40 +63,40 @@ func TestArgsErrors(t *testing.T) {
 		}{
 			{"good", good, false},
 			{"NULL", 0, true},
-			{"unreadable", addr(unreadable), true},
+			{"unreadable", rawclone.AddrOf(unreadable), true},
 			{"first page", 1, true},
 			{"end of user memory", 0x7ffffffff000, true},
 			{"kernel", 0xffff800000000000, true},
 			{"non-canonical", 1 << 63, true},
 			{"last byte", ^uintptr(0), true},
 		}
-		sizes := []uint64{0, 1, 4, 8, 20, 21, uint64(a.size()), uint64(a.size()) + 1, 4096, math.MaxInt32, 1 << 31, 1 << 32, 1<<32 + 8, math.MaxInt64, 1 << 63, math.MaxUint64}
+		sizes := []uint64{0, 1, 4, 8, 20, 21, uint64(a.Size()), uint64(a.Size()) + 1, 4096, math.MaxInt32, 1 << 31, 1 << 32, 1<<32 + 8, math.MaxInt64, 1 << 63, math.MaxUint64}
 		if testing.Short() {
-			sizes = []uint64{0, 1, uint64(a.size()), uint64(a.size()) + 1, 1 << 63}
+			sizes = []uint64{0, 1, uint64(a.Size()), uint64(a.Size()) + 1, 1 << 63}
 		}
-		flags := []uint64{sigchld, badFlag, 1<<32 | sigchld, 1<<63 | sigchld}
+		flags := []uint64{kit.SIGCHLD, badFlag, 1<<32 | kit.SIGCHLD, 1<<63 | kit.SIGCHLD}
 		for _, p := range pointers {
 			for _, size := range sizes {
-				s := newScript(t)
+				s := kit.NewScript(t)
 				var calls []*rawclone.Op
 				for _, f := range flags {
-					call := s.clone4Raw(a, f, uintptr(size), p.addr, s.exiting(0))
-					s.wait(call, 0)
+					call := a.Clone4Raw(s.List, f, uintptr(size), p.addr, s.Exiting(0))
+					s.Wait(call, 0)
 					calls = append(calls, call)
 				}
-				s.run()
+				s.Run()
 				for i, f := range flags {
 					var want syscall.Errno
-					switch size := a.inWord(size); {
-					case size > uint64(a.size()):
+					switch size := a.Truncate(size); {
+					case size > uint64(a.Size()):
 						want = unix.EINVAL
 					case size > 0 && p.bad:
 						want = unix.EFAULT
-					case f != sigchld:
+					case f != kit.SIGCHLD:
 						want = unix.EINVAL
 					}
 					if got := calls[i].Errno(); got != want {
-						t.Errorf("flags %#x, size %d, pointer %s (%#x): %s, want %s", f, size, p.name, p.addr, errName(got), errName(want))
+						t.Errorf("flags %#x, size %d, pointer %s (%#x): %s, want %s", f, size, p.name, p.addr, kit.ErrnoName(got), kit.ErrnoName(want))
 					}
 				}
 			}
@@ -119,7 +120,7 @@ func TestArgsUnreadable(t *testing.T) {
 		if err := f.Truncate(int64(2 * page)); err != nil {
 			t.Fatal(err)
 		}
-		mem := mapping(t, int(f.Fd()), 2, unix.PROT_READ, flags)
+		mem := kit.Mapping(t, int(f.Fd()), 2, unix.PROT_READ, flags)
 		if err := f.Truncate(int64(page)); err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +128,7 @@ func TestArgsUnreadable(t *testing.T) {
 	}
 	protected := func(prot int) func(t *testing.T) []byte {
 		return func(t *testing.T) []byte {
-			mem := memory(t, 1)
+			mem := kit.Memory(t, 1)
 			if err := unix.Mprotect(mem, prot); err != nil {
 				t.Fatal(err)
 			}
@@ -141,11 +142,11 @@ func TestArgsUnreadable(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer unix.Close(fd)
-			return mapping(t, fd, 1, prot, flags)
+			return kit.Mapping(t, fd, 1, prot, flags)
 		}
 	}
 	const all = unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			name string
 			mem  func(t *testing.T) []byte // at the end of which the struct is
@@ -156,10 +157,8 @@ func TestArgsUnreadable(t *testing.T) {
 			{"PROT_WRITE", protected(unix.PROT_WRITE), 0}, // no such thing as write-only on this hardware
 			{"unmapped", func(t *testing.T) []byte {
 				// A hole of one page, into which nothing else will be mapped.
-				mem := memory(t, 3)
-				if err := unix.MunmapPtr(unsafePointer(mem[page:]), uintptr(page)); err != nil {
-					t.Fatal(err)
-				}
+				mem := kit.Memory(t, 3)
+				unmap(t, mem[page:2*page])
 				return mem[:2*page]
 			}, unix.EFAULT},
 			{"private file", func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE)[:page] }, 0},
@@ -171,16 +170,16 @@ func TestArgsUnreadable(t *testing.T) {
 			{"shared device", zero(all, unix.MAP_SHARED), 0},
 			{"device not to be read", zero(unix.PROT_NONE, unix.MAP_SHARED), unix.EFAULT},
 			{"below the heap", func(t *testing.T) []byte {
-				return mapping(t, -1, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
+				return kit.Mapping(t, -1, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
 			}, 0},
 		} {
 			mem := tc.mem(t)
-			s := newScript(t)
-			call := s.clone4Raw(a, sigchld, a.size(), addr(mem)+uintptr(len(mem))-a.size(), s.exiting(0))
-			s.wait(call, 0)
-			s.run()
+			s := kit.NewScript(t)
+			call := a.Clone4Raw(s.List, kit.SIGCHLD, a.Size(), rawclone.AddrOf(mem)+uintptr(len(mem))-a.Size(), s.Exiting(0))
+			s.Wait(call, 0)
+			s.Run()
 			if got := call.Errno(); got != tc.want {
-				t.Errorf("%s: %s, want %s", tc.name, errName(got), errName(tc.want))
+				t.Errorf("%s: %s, want %s", tc.name, kit.ErrnoName(got), kit.ErrnoName(tc.want))
 			}
 		}
 	})
@@ -190,16 +189,16 @@ func TestArgsUnreadable(t *testing.T) {
 // field. The address of a word whose low 3 bytes are 0 is passed in the struct's
 // first field, byte by byte: with 4 bytes it is whole, with less it is NULL.
 func TestArgsNotPassed(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		const where = 0x60000000
 		ptid := wordAt(t, where)
-		for size := uintptr(0); size <= a.size(); size++ {
+		for size := uintptr(0); size <= a.Size(); size++ {
 			*ptid = 0
-			s := newScript(t)
-			call := s.clone4Raw(a, linux.CLONE_PARENT_SETTID|sigchld, size, s.encode(a, linux.Clone4Args{Ptid: where}), s.exiting(0))
-			s.wait(call, 0)
-			s.run()
-			s.ok(call)
+			s := kit.NewScript(t)
+			call := a.Clone4Raw(s.List, linux.CLONE_PARENT_SETTID|kit.SIGCHLD, size, rawclone.AddrOf(kit.Put(s.List, a.Encode(linux.Clone4Args{Ptid: where}))), s.Exiting(0))
+			s.Wait(call, 0)
+			s.Run()
+			s.OK(call)
 			want := call.Ret
 			if size < 4 {
 				want = 0
@@ -214,19 +213,19 @@ func TestArgsNotPassed(t *testing.T) {
 // TestArgsUpperHalves protects that flags_high and flags_low are 32-bit words,
 // whatever their registers' upper halves hold.
 func TestArgsUpperHalves(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		const garbage = 0xdeadbeef << 32
-		s := newScript(t)
-		call := s.clone4(a, sigchld, linux.Clone4Args{}, s.exiting(0))
+		s := kit.NewScript(t)
+		call := a.Clone4(s.List, kit.SIGCHLD, linux.Clone4Args{}, s.Exiting(0))
 		call.Args[0] |= garbage
 		call.Args[1] |= garbage
-		wait, _ := s.wait(call, 0)
-		bad := s.clone4(a, 1<<32|sigchld, linux.Clone4Args{}, s.exiting(0))
+		wait, _ := s.Wait(call, 0)
+		bad := a.Clone4(s.List, 1<<32|kit.SIGCHLD, linux.Clone4Args{}, s.Exiting(0))
 		bad.Args[0] |= garbage
-		s.run()
-		s.ok(call, wait)
+		s.Run()
+		s.OK(call, wait)
 		if got := bad.Errno(); got != unix.EINVAL {
-			t.Errorf("flags_high 1 below garbage: %s, want EINVAL", errName(got))
+			t.Errorf("flags_high 1 below garbage: %s, want EINVAL", kit.ErrnoName(got))
 		}
 	})
 }

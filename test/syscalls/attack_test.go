@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
@@ -14,6 +16,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // Tests of callers that mean harm. Others are rows of the tests of what they attack:
@@ -32,26 +35,25 @@ func attempts() int {
 // the time: a call is made with what it was, and not checked with one thing and made
 // with another.
 func TestArgsChangedMeanwhile(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for range attempts() {
-			s := newScript(t)
+			s := kit.NewScript(t)
 			// Two values of each field, which differ in one byte: a copy may take
 			// half of one and half of the other.
 			const apart = 0x1000
-			mem := mapping(t, -1, 32, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
-			base := (addr(mem) + 0xffff) &^ 0xffff
+			mem := kit.Mapping(t, -1, 32, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+			base := (rawclone.AddrOf(mem) + 0xffff) &^ 0xffff
 			ptid, ctid, stack, tls := base+apart, base+3*apart, base+5*apart, base+7*apart
 			var structs [2][]byte
 			for i := range uintptr(2) {
-				at := s.encode(a, linux.Clone4Args{
+				structs[i] = a.Encode(linux.Clone4Args{
 					Ptid:       uint64(ptid + i*apart),
 					Ctid:       uint64(ctid + i*apart),
 					StackStart: uint64(stack + i*apart),
 					TLS:        uint64(tls + i*apart),
 				})
-				structs[i] = s.bytes(at, int(a.size()))
 			}
-			args := s.buffer(int(a.size()))
+			args := s.Buffer(int(a.Size()))
 			copy(args, structs[0])
 
 			type result struct {
@@ -62,13 +64,13 @@ func TestArgsChangedMeanwhile(t *testing.T) {
 			var results []result
 			for range 4 {
 				var r result
-				child := s.newList()
-				r.sp, r.fs = child.sys(rawclone.TrapSP), child.threadPointer()
-				child.exit(0)
-				r.call = s.clone4Raw(a, linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_SETTID|sigchld, a.size(), addr(args), child)
-				s.wait(r.call, 0)
+				child := s.NewList()
+				r.sp, r.fs = child.Sys(rawclone.TrapSP), kit.ThreadPointer(child)
+				child.Exit(0)
+				r.call = a.Clone4Raw(s.List, linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_SETTID|kit.SIGCHLD, a.Size(), rawclone.AddrOf(args), child)
+				s.Wait(r.call, 0)
 				for i, id := range []uintptr{ptid, ptid + apart, ctid, ctid + apart} {
-					r.ids[i] = s.sys(rawclone.TrapLoad, id)
+					r.ids[i] = s.Sys(rawclone.TrapLoad, id)
 				}
 				results = append(results, r)
 			}
@@ -81,14 +83,14 @@ func TestArgsChangedMeanwhile(t *testing.T) {
 				}
 				done <- true
 			}()
-			ws := s.end()
+			ws := s.RunTo()
 			over.Store(true)
 			<-done
 			if ws != 0 {
 				t.Fatalf("the caller's process ended with wait status %#x", ws)
 			}
 			for _, r := range results {
-				s.ok(r.call)
+				s.OK(r.call)
 				if sp := r.sp.Ret; sp != stack && sp != stack+apart {
 					t.Errorf("stack pointer %#x, want %#x or %#x", sp, stack, stack+apart)
 				}
@@ -108,23 +110,23 @@ func TestArgsChangedMeanwhile(t *testing.T) {
 // TestArgsCheckedOnce protects what is checked in the struct: a thread pointer that
 // cannot be one, some of the time, is EPERM or not seen at all.
 func TestArgsCheckedOnce(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		if a.word != 8 {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		if a.Word != 8 {
 			return // every word of this struct can be a thread pointer
 		}
-		good := addr(memory(t, 1))
+		good := rawclone.AddrOf(kit.Memory(t, 1))
 		for range attempts() {
-			s := newScript(t)
-			at := s.encode(a, linux.Clone4Args{TLS: uint64(good)})
-			tls := word(s.bytes(at+32, 8))
+			s := kit.NewScript(t)
+			args := kit.Put(s.List, a.Encode(linux.Clone4Args{TLS: uint64(good)}))
+			tls := rawclone.WordOf(args[32:])
 			var calls []*rawclone.Op
 			var pointers []func() uintptr
 			for range 6 {
-				child := s.newList()
-				pointers = append(pointers, child.threadPointer())
-				child.exit(0)
-				call := s.clone4Raw(a, linux.CLONE_SETTLS|sigchld, a.size(), at, child)
-				s.wait(call, 0)
+				child := s.NewList()
+				pointers = append(pointers, kit.ThreadPointer(child))
+				child.Exit(0)
+				call := a.Clone4Raw(s.List, linux.CLONE_SETTLS|kit.SIGCHLD, a.Size(), rawclone.AddrOf(args), child)
+				s.Wait(call, 0)
 				calls = append(calls, call)
 			}
 			var over atomic.Bool
@@ -135,14 +137,14 @@ func TestArgsCheckedOnce(t *testing.T) {
 				}
 				done <- true
 			}()
-			s.end()
+			s.RunTo()
 			over.Store(true)
 			<-done
 			for i, call := range calls {
 				if e := call.Errno(); e == unix.EPERM {
 					continue
 				} else if e != 0 || pointers[i]() != good {
-					t.Errorf("%s, thread pointer %#x, want %#x or EPERM", errName(e), pointers[i](), good)
+					t.Errorf("%s, thread pointer %#x, want %#x or EPERM", kit.ErrnoName(e), pointers[i](), good)
 				}
 			}
 		}
@@ -156,20 +158,20 @@ func TestClearTIDGone(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		flags  int // of the mapping
-		change func(child *list, fd int, mem []byte)
+		change func(child *rawclone.List, fd int, mem []byte)
 	}{
-		{"truncated", unix.MAP_SHARED, func(child *list, fd int, mem []byte) { child.sys(unix.SYS_FTRUNCATE, fd, 0) }},
-		{"truncated, private", unix.MAP_PRIVATE, func(child *list, fd int, mem []byte) { child.sys(unix.SYS_FTRUNCATE, fd, 0) }},
-		{"unmapped", unix.MAP_SHARED, func(child *list, fd int, mem []byte) { child.sys(unix.SYS_MUNMAP, addr(mem), page) }},
-		{"read-only", unix.MAP_SHARED, func(child *list, fd int, mem []byte) {
-			child.sys(unix.SYS_MPROTECT, addr(mem), page, unix.PROT_READ)
+		{"truncated", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
+		{"truncated, private", unix.MAP_PRIVATE, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
+		{"unmapped", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_MUNMAP, mem, page) }},
+		{"read-only", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) {
+			child.Sys(unix.SYS_MPROTECT, mem, page, unix.PROT_READ)
 		}},
-		{"PROT_NONE", unix.MAP_PRIVATE, func(child *list, fd int, mem []byte) {
-			child.sys(unix.SYS_MPROTECT, addr(mem), page, unix.PROT_NONE)
+		{"PROT_NONE", unix.MAP_PRIVATE, func(child *rawclone.List, fd int, mem []byte) {
+			child.Sys(unix.SYS_MPROTECT, mem, page, unix.PROT_NONE)
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			for i := range len(abis) + 1 {
+			try := func(t *testing.T, clone func(s *kit.Script, flags uint64, args linux.Clone4Args, child *rawclone.List) *rawclone.Op) {
 				fd, err := unix.MemfdCreate("ctid", 0)
 				if err != nil {
 					t.Fatal(err)
@@ -178,30 +180,30 @@ func TestClearTIDGone(t *testing.T) {
 				if err := unix.Ftruncate(fd, int64(page)); err != nil {
 					t.Fatal(err)
 				}
-				mem := mapping(t, fd, 1, unix.PROT_READ|unix.PROT_WRITE, tc.flags)
-				s := newScript(t)
-				child := s.newList()
+				mem := kit.Mapping(t, fd, 1, unix.PROT_READ|unix.PROT_WRITE, tc.flags)
+				s := kit.NewScript(t)
+				child := s.NewList()
 				tc.change(child, fd, mem)
-				child.exit(5)
-				const flags = linux.CLONE_VM | linux.CLONE_CHILD_SETTID | linux.CLONE_CHILD_CLEARTID | sigchld
-				stack := stackTop(memory(t, 1))
-				name := "clone"
-				var call *rawclone.Op
-				if i < len(abis) {
-					name = abis[i].name
-					call = s.clone4(&abis[i], flags, linux.Clone4Args{Ctid: uint64(addr(mem)), StackStart: stack}, child)
-				} else {
-					o := rawclone.Op{Trap: unix.SYS_CLONE, Child: child.first}
-					o.Args = olderArgs(flags, linux.Clone4Args{Ctid: uint64(addr(mem)), StackStart: stack})
-					call = s.op(o)
-				}
-				wait, status := s.wait(call, 0)
-				s.run()
-				s.ok(call, wait)
-				if ws := unix.WaitStatus(*status); ws.ExitStatus() != 5 {
-					t.Errorf("%s: wait status %#x, want exit status 5", name, ws)
+				child.Exit(5)
+				const flags = linux.CLONE_VM | linux.CLONE_CHILD_SETTID | linux.CLONE_CHILD_CLEARTID | kit.SIGCHLD
+				call := clone(s, flags, linux.Clone4Args{Ctid: uint64(rawclone.AddrOf(mem)), StackStart: kit.Stack(t)}, child)
+				wait, status := s.Wait(call, 0)
+				s.Run()
+				s.OK(call, wait)
+				if got := kit.Status(*status); got != "exit status 5" {
+					t.Errorf("the child: %s, want exit status 5", got)
 				}
 			}
+			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+				try(t, func(s *kit.Script, flags uint64, args linux.Clone4Args, child *rawclone.List) *rawclone.Op {
+					return a.Clone4(s.List, flags, args, child)
+				})
+			})
+			t.Run("clone", func(t *testing.T) {
+				try(t, func(s *kit.Script, flags uint64, args linux.Clone4Args, child *rawclone.List) *rawclone.Op {
+					return s.Append(rawclone.Op{Trap: unix.SYS_CLONE, Args: kit.CloneArgs(flags, args), Child: child.First()})
+				})
+			})
 		})
 	}
 }
@@ -209,82 +211,79 @@ func TestClearTIDGone(t *testing.T) {
 // TestVforkKilled protects the wait of CLONE_VFORK against the end of either side,
 // at each step: nobody waits for ever, and the other one goes on.
 func TestVforkKilled(t *testing.T) {
-	pause := func(s *script, l *list, d time.Duration) {
-		spec := s.buffer(16)
-		*word(spec[8:]) = uintptr(d)
-		l.sys(unix.SYS_NANOSLEEP, addr(spec), 0)
+	pause := func(s *kit.Script, l *rawclone.List, d time.Duration) {
+		spec := s.Buffer(16)
+		*rawclone.WordOf(spec[8:]) = uintptr(d)
+		l.Sys(unix.SYS_NANOSLEEP, spec, 0)
 	}
 	const (
 		exited3 = 3 << 8
 		killed  = uintptr(unix.SIGKILL)
 	)
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			name string
 			// child appends what the child does. parent is its parent, and begun a
 			// word that the killer waits for.
-			child func(s *script, child *list, parent *rawclone.Op)
+			child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op)
 			kill  bool // the parent, from outside, when the child has begun
 			// wantParent and wantChild are their wait status.
 			wantParent, wantChild uintptr
 		}{
-			{"child by itself", func(s *script, child *list, parent *rawclone.Op) {
-				child.sys(unix.SYS_KILL, child.sys(unix.SYS_GETPID), int(unix.SIGKILL))
+			{"child by itself", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+				child.Sys(unix.SYS_KILL, child.Sys(unix.SYS_GETPID), int(unix.SIGKILL))
 			}, false, exited3, killed},
-			{"child by a fault", func(s *script, child *list, parent *rawclone.Op) {
-				child.sys(rawclone.TrapLoad, 8)
+			{"child by a fault", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+				child.Sys(rawclone.TrapLoad, 8)
 			}, false, exited3, uintptr(unix.SIGSEGV)},
-			{"child in a failing exec", func(s *script, child *list, parent *rawclone.Op) {
-				child.sys(unix.SYS_EXECVE, 8, 8, 8)
-				child.exit(5)
+			{"child in a failing exec", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+				child.Sys(unix.SYS_EXECVE, 8, 8, 8)
+				child.Exit(5)
 			}, false, exited3, 5 << 8},
-			{"parent by its child", func(s *script, child *list, parent *rawclone.Op) {
-				child.sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
+			{"parent by its child", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+				child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 				pause(s, child, 5*time.Millisecond)
-				child.exit(5)
+				child.Exit(5)
 			}, false, killed, 5 << 8},
-			{"parent by its child, which execs", func(s *script, child *list, parent *rawclone.Op) {
-				exe := s.path("/proc/self/exe")
-				argv, envp := s.buffer(16), s.buffer(16)
-				*word(argv), *word(envp) = exe, s.path(envExecuted+"=1")
-				child.sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
-				child.sys(unix.SYS_EXECVE, exe, addr(argv), addr(envp))
-			}, false, killed, executedStatus << 8},
-			{"parent from outside", func(s *script, child *list, parent *rawclone.Op) {
+			{"parent by its child, which execs", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+				child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
+				kit.Exec(child)
+			}, false, killed, kit.ExecStatus << 8},
+			{"parent from outside", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 				pause(s, child, 20*time.Millisecond)
-				child.exit(5)
+				child.Exit(5)
 			}, true, killed, 5 << 8},
-			{"both at once", func(s *script, child *list, parent *rawclone.Op) {
-				child.sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
-				child.sys(unix.SYS_KILL, child.sys(unix.SYS_GETPID), int(unix.SIGKILL))
+			{"both at once", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+				child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
+				child.Sys(unix.SYS_KILL, child.Sys(unix.SYS_GETPID), int(unix.SIGKILL))
 			}, false, killed, killed},
 		} {
 			for _, flags := range []uint64{linux.CLONE_VFORK, linux.CLONE_VFORK | linux.CLONE_VM} {
-				s := newScript(t)
-				begun := s.p.Word()
+				s := kit.NewScript(t)
+				begun := s.Word()
 				// The child is left to the script.
-				s.sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, 1)
-				parent, child := s.newList(), s.newList()
-				me := parent.sys(unix.SYS_GETPID)
-				childs := child.sys(unix.SYS_GETPID)
-				child.sys(rawclone.TrapStore, begun, 1)
-				child.sys(unix.SYS_FUTEX, begun, 1 /* FUTEX_WAKE */, 1)
+				s.Sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, 1)
+				parent, child := s.NewList(), s.NewList()
+				me := parent.Sys(unix.SYS_GETPID)
+				childs := child.Sys(unix.SYS_GETPID)
+				child.Sys(rawclone.TrapStore, begun, 1)
+				child.FutexWake(begun, 1)
 				tc.child(s, child, me)
-				child.exit(99)
-				call := parent.clone4(a, flags|sigchld, linux.Clone4Args{}, child)
-				_, ofParent := parent.wait(call, 0)
-				parent.exit(3)
+				child.Exit(99)
+				call := a.Clone4(parent, flags|kit.SIGCHLD, linux.Clone4Args{}, child)
+				_, ofParent := parent.Wait(call, 0)
+				parent.Exit(3)
 
-				start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(sigchld)}, Child: parent.first})
+				start := s.Clone(kit.SIGCHLD, parent)
 				if tc.kill {
-					s.sys(unix.SYS_FUTEX, begun, 0 /* FUTEX_WAIT */, 0, 0)
-					s.sys(unix.SYS_KILL, start, int(unix.SIGKILL))
+					s.FutexWait(begun, 0, 0)
+					s.Sys(unix.SYS_KILL, start, int(unix.SIGKILL))
 				}
-				wait, status := s.wait(start, 0)
+				wait, status := s.Wait(start, 0)
 				// Of a dead parent.
-				orphan, orphanStatus := s.wait(-1, unix.WALL)
-				s.run()
-				s.ok(start, wait)
+				orphan, orphanStatus := s.Wait(-1, unix.WALL)
+				s.Run()
+				s.OK(start, wait)
 				name := fmt.Sprintf("%s, flags %#x", tc.name, flags)
 				if *status != tc.wantParent {
 					t.Errorf("%s: wait status of the parent %#x, want %#x", name, *status, tc.wantParent)
@@ -312,33 +311,33 @@ func TestForkBomb(t *testing.T) {
 		name  string
 		flags uint64
 	}{
-		{"processes", sigchld},
-		{"processes with one memory", linux.CLONE_VM | sigchld},
-		{"threads", threadFlags},
+		{"processes", kit.SIGCHLD},
+		{"processes with one memory", linux.CLONE_VM | kit.SIGCHLD},
+		{"threads", kit.ThreadFlags},
 	} {
 		t.Run(bomb.name, func(t *testing.T) {
-			onEachABI(t, func(t *testing.T, a *abi) {
-				s := newScript(t)
-				max := s.buffer(16)
-				*word(max), *word(max[8:]) = limit, limit
+			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+				s := kit.NewScript(t)
+				max := s.Buffer(16)
+				*rawclone.WordOf(max), *rawclone.WordOf(max[8:]) = limit, limit
 				// Each child does what its parent does.
-				l := s.newList()
-				stack := stackTop(memory(t, 1))
+				l := s.NewList()
+				stack := kit.Stack(t)
 				for range 3 {
-					l.clone4(a, bomb.flags, linux.Clone4Args{StackStart: stack}, l)
+					a.Clone4(l, bomb.flags, linux.Clone4Args{StackStart: stack}, l)
 				}
-				pause := s.buffer(16)
-				*word(pause[8:]) = uintptr(300 * time.Millisecond)
-				l.sys(unix.SYS_NANOSLEEP, addr(pause), 0)
-				refused := l.clone4(a, bomb.flags, linux.Clone4Args{StackStart: stack}, l)
-				l.sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
-				init := s.newList()
-				init.sys(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NPROC, addr(max), 0)
-				init.sys(unix.SYS_SETRESUID, uid, uid, uid)
-				init.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(sigchld)}, Child: l.first})
-				init.sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
+				pause := s.Buffer(16)
+				*rawclone.WordOf(pause[8:]) = uintptr(300 * time.Millisecond)
+				l.Sys(unix.SYS_NANOSLEEP, pause, 0)
+				refused := a.Clone4(l, bomb.flags, linux.Clone4Args{StackStart: stack}, l)
+				l.Sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
+				init := s.NewList()
+				init.Sys(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NPROC, max, 0)
+				init.Sys(unix.SYS_SETRESUID, uid, uid, uid)
+				init.Clone(kit.SIGCHLD, l)
+				init.Sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
 				// The init process of a PID namespace takes all with it.
-				pid, e := rawclone.Do(s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(sigchld) | linux.CLONE_NEWPID}, Child: init.first}))
+				pid, e := init.Start(linux.CLONE_NEWPID | kit.SIGCHLD)
 				if e != 0 {
 					t.Fatal(e)
 				}
@@ -352,13 +351,13 @@ func TestForkBomb(t *testing.T) {
 				if err := unix.Kill(int(pid), unix.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
-				reap(t, int(pid))
+				kit.Reap(t, int(pid))
 				// gVisor counts one process for the user that it began as.
 				if most < limit-1 || most > limit+1 {
 					t.Errorf("%d tasks with a limit of %d", most, limit)
 				}
 				if e := refused.Errno(); e != unix.EAGAIN {
-					t.Errorf("a call beyond the limit: %s, want EAGAIN", errName(e))
+					t.Errorf("a call beyond the limit: %s, want EAGAIN", kit.ErrnoName(e))
 				}
 				for end := time.Now().Add(10 * time.Second); tasksOf(t, uid) > 0; {
 					if time.Now().After(end) {
@@ -398,61 +397,41 @@ func TestDuringExit(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		every int // of the attempts
-		end   func(s *script)
+		end   func(s *kit.Script)
 		want  unix.WaitStatus
 	}{
-		{"exit_group", 1, func(s *script) { s.exit(3) }, 3 << 8},
-		{"kill", 1, func(s *script) { s.sys(unix.SYS_KILL, s.sys(unix.SYS_GETPID), int(unix.SIGKILL)) }, unix.WaitStatus(unix.SIGKILL)},
-		{"execve", 10, func(s *script) {
-			exe := s.path("/proc/self/exe")
-			argv, envp := s.buffer(16), s.buffer(16)
-			*word(argv), *word(envp) = exe, s.path(envExecuted+"=1")
-			s.sys(unix.SYS_EXECVE, exe, addr(argv), addr(envp))
-		}, executedStatus << 8},
+		{"exit_group", 1, func(s *kit.Script) { s.Exit(3) }, 3 << 8},
+		{"kill", 1, func(s *kit.Script) { s.Sys(unix.SYS_KILL, s.Sys(unix.SYS_GETPID), int(unix.SIGKILL)) }, unix.WaitStatus(unix.SIGKILL)},
+		{"execve", 10, func(s *kit.Script) {
+			kit.Exec(s.List)
+		}, kit.ExecStatus << 8},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			onEachABI(t, func(t *testing.T, a *abi) {
-				flags := []uint64{sigchld, linux.CLONE_VM | linux.CLONE_VFORK | sigchld, threadFlags, linux.CLONE_VM | sigchld}
+			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+				flags := []uint64{kit.SIGCHLD, linux.CLONE_VM | linux.CLONE_VFORK | kit.SIGCHLD, kit.ThreadFlags, linux.CLONE_VM | kit.SIGCHLD}
 				for i := 0; i < attempts(); i += tc.every {
-					s := newScript(t)
+					s := kit.NewScript(t)
 					for n := range 3 {
-						child, thread := s.newList(), s.newList()
-						child.sys(unix.SYS_EXIT, 0)
-						stack := stackTop(memory(t, 1))
+						child, thread := s.NewList(), s.NewList()
+						child.Sys(unix.SYS_EXIT, 0)
+						stack := kit.Stack(t)
 						for range 40 {
-							thread.clone4(a, flags[(i+n)%len(flags)], linux.Clone4Args{StackStart: stack}, child)
+							a.Clone4(thread, flags[(i+n)%len(flags)], linux.Clone4Args{StackStart: stack}, child)
 						}
-						thread.sys(unix.SYS_EXIT, 0)
-						s.clone4(a, threadFlags, linux.Clone4Args{StackStart: stackTop(memory(t, 1))}, thread)
+						thread.Sys(unix.SYS_EXIT, 0)
+						a.Clone4(s.List, kit.ThreadFlags, linux.Clone4Args{StackStart: kit.Stack(t)}, thread)
 					}
-					spec := s.buffer(16)
-					*word(spec[8:]) = uintptr(i) * uintptr(100*time.Microsecond)
-					s.sys(unix.SYS_NANOSLEEP, addr(spec), 0)
+					spec := s.Buffer(16)
+					*rawclone.WordOf(spec[8:]) = uintptr(i) * uintptr(100*time.Microsecond)
+					s.Sys(unix.SYS_NANOSLEEP, spec, 0)
 					tc.end(s)
-					if ws := s.end(); ws != tc.want {
+					if ws := s.RunTo(); ws != tc.want {
 						t.Errorf("attempt %d: wait status %#x, want %#x", i, ws, tc.want)
 					}
-					reapAll(t)
+					kit.ReapAll(t)
 				}
 			})
 		})
-	}
-}
-
-// reapAll waits for all children of this process.
-func reapAll(t *testing.T) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; {
-		pid, err := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG, nil)
-		if err == unix.ECHILD {
-			return
-		}
-		if pid == 0 {
-			if time.Now().After(end) {
-				t.Fatal("children are left, and do not end")
-			}
-			time.Sleep(time.Millisecond)
-		}
 	}
 }
 
@@ -460,37 +439,37 @@ func reapAll(t *testing.T) {
 // namespace: all rights in what is made with it, and none outside.
 func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 	const uid = 12345
-	onEachABI(t, func(t *testing.T, a *abi) {
-		s := newScript(t)
-		child := s.newList()
-		name := s.path("attacked")
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		s := kit.NewScript(t)
+		child := s.NewList()
+		name := s.Path("attacked")
 		denied := []struct {
 			what string
 			op   *rawclone.Op
 			want syscall.Errno
 		}{
-			{"sethostname", child.sys(unix.SYS_SETHOSTNAME, name, 8), unix.EPERM},
-			{"kill of a process of root", child.sys(unix.SYS_KILL, os.Getpid(), 0), unix.EPERM},
-			{"setuid to root, which is not mapped", child.sys(unix.SYS_SETUID, 0), unix.EINVAL},
-			{"chown of a file of root", child.sys(unix.SYS_FCHOWNAT, unix.AT_FDCWD, s.path("/proc/self/exe"), uid, uid, 0), unix.EINVAL},
-			{"mount", child.sys(unix.SYS_MOUNT, name, s.path("/"), s.path("tmpfs"), 0, 0), unix.EPERM},
+			{"sethostname", child.Sys(unix.SYS_SETHOSTNAME, name, 8), unix.EPERM},
+			{"kill of a process of root", child.Sys(unix.SYS_KILL, os.Getpid(), 0), unix.EPERM},
+			{"setuid to root, which is not mapped", child.Sys(unix.SYS_SETUID, 0), unix.EINVAL},
+			{"chown of a file of root", child.Sys(unix.SYS_FCHOWNAT, unix.AT_FDCWD, s.Path("/proc/self/exe"), uid, uid, 0), unix.EINVAL},
+			{"mount", child.Sys(unix.SYS_MOUNT, name, s.Path("/"), s.Path("tmpfs"), 0, 0), unix.EPERM},
 		}
 		// What is made with it is its own.
-		own := s.newList()
-		rename := own.sys(unix.SYS_SETHOSTNAME, name, 8)
-		own.exit(0)
-		inner := child.clone4(a, linux.CLONE_NEWUTS|sigchld, linux.Clone4Args{}, own)
-		child.wait(inner, 0)
-		child.exit(0)
+		own := s.NewList()
+		rename := own.Sys(unix.SYS_SETHOSTNAME, name, 8)
+		own.Exit(0)
+		inner := a.Clone4(child, linux.CLONE_NEWUTS|kit.SIGCHLD, linux.Clone4Args{}, own)
+		child.Wait(inner, 0)
+		child.Exit(0)
 
-		drop := s.sys(unix.SYS_SETRESUID, uid, uid, uid)
-		call := s.clone4(a, linux.CLONE_NEWUSER|sigchld, linux.Clone4Args{}, child)
-		wait, _ := s.wait(call, 0)
-		s.run()
-		s.ok(drop, call, wait, inner, rename)
+		drop := s.Sys(unix.SYS_SETRESUID, uid, uid, uid)
+		call := a.Clone4(s.List, linux.CLONE_NEWUSER|kit.SIGCHLD, linux.Clone4Args{}, child)
+		wait, _ := s.Wait(call, 0)
+		s.Run()
+		s.OK(drop, call, wait, inner, rename)
 		for _, d := range denied {
 			if e := d.op.Errno(); e != d.want {
-				t.Errorf("%s: %s, want %s", d.what, errName(e), errName(d.want))
+				t.Errorf("%s: %s, want %s", d.what, kit.ErrnoName(e), kit.ErrnoName(d.want))
 			}
 		}
 	})
@@ -501,28 +480,28 @@ func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 // which makes 33 and then says ENOSPC.
 func TestUserNamespaceDepth(t *testing.T) {
 	const most = 60
-	depth := func(t *testing.T, newChild func(s *script, l, child *list) *rawclone.Op) (int, syscall.Errno) {
-		s := newScript(t)
+	depth := func(t *testing.T, newChild func(s *kit.Script, l, child *rawclone.List) *rawclone.Op) (int, syscall.Errno) {
+		s := kit.NewScript(t)
 		var names, contents [3]uintptr
 		texts := [3]string{"0 0 1", "deny", "0 0 1"}
 		for i, name := range []string{"uid_map", "setgroups", "gid_map"} {
-			names[i], contents[i] = s.path("/proc/self/"+name), s.path(texts[i])
+			names[i], contents[i] = s.Path("/proc/self/"+name), s.Path(texts[i])
 		}
-		lists := []*list{s.exiting(0)}
+		lists := []*rawclone.List{s.Exiting(0)}
 		var calls []*rawclone.Op
 		for range most {
-			l := &list{s: s, first: s.p.List(make([]rawclone.Op, 10)...)}
+			l := s.Program().NewList(10)
 			// Who is nobody in a user namespace may not make another.
 			for i, name := range names {
-				l.sys(unix.SYS_WRITE, l.sys(unix.SYS_OPENAT, unix.AT_FDCWD, name, unix.O_WRONLY, 0), contents[i], len(texts[i]))
+				l.Sys(unix.SYS_WRITE, l.Sys(unix.SYS_OPENAT, unix.AT_FDCWD, name, unix.O_WRONLY, 0), contents[i], len(texts[i]))
 			}
 			call := newChild(s, l, lists[len(lists)-1])
-			l.sys(unix.SYS_WAIT4, call, 0, unix.WALL)
-			l.exit(0)
+			l.Sys(unix.SYS_WAIT4, call, 0, unix.WALL)
+			l.Exit(0)
 			lists, calls = append(lists, l), append(calls, call)
 		}
-		s.sys(unix.SYS_WAIT4, s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(sigchld)}, Child: lists[most].first}), 0, 0)
-		s.run()
+		s.Sys(unix.SYS_WAIT4, s.Clone(kit.SIGCHLD, lists[most]), 0, 0)
+		s.Run()
 		for n := range calls {
 			if e := calls[len(calls)-1-n].Errno(); e != 0 {
 				return n, e
@@ -530,19 +509,19 @@ func TestUserNamespaceDepth(t *testing.T) {
 		}
 		return most, 0
 	}
-	want, wantErr := depth(t, func(s *script, l, child *list) *rawclone.Op {
-		return l.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(linux.CLONE_NEWUSER | sigchld)}, Child: child.first})
+	want, wantErr := depth(t, func(s *kit.Script, l, child *rawclone.List) *rawclone.Op {
+		return l.Clone(linux.CLONE_NEWUSER|kit.SIGCHLD, child)
 	})
 	if want == most {
 		t.Errorf("clone(2) makes %d user namespaces in each other, and no end to that", want)
 	}
-	t.Logf("by clone: %d, then %s", want, errName(wantErr))
-	onEachABI(t, func(t *testing.T, a *abi) {
-		got, err := depth(t, func(s *script, l, child *list) *rawclone.Op {
-			return l.clone4(a, linux.CLONE_NEWUSER|sigchld, linux.Clone4Args{}, child)
+	t.Logf("by clone: %d, then %s", want, kit.ErrnoName(wantErr))
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		got, err := depth(t, func(s *kit.Script, l, child *rawclone.List) *rawclone.Op {
+			return a.Clone4(l, linux.CLONE_NEWUSER|kit.SIGCHLD, linux.Clone4Args{}, child)
 		})
 		if got != want || err != wantErr {
-			t.Errorf("%d namespaces in each other, then %s; want %d, then %s", got, errName(err), want, errName(wantErr))
+			t.Errorf("%d namespaces in each other, then %s; want %d, then %s", got, kit.ErrnoName(err), want, kit.ErrnoName(wantErr))
 		}
 	})
 }

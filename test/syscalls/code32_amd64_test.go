@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
 	"encoding/binary"
-	"os"
 	"slices"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // The program: machine code that calls clone4 in 32-bit code. RSI is the address of
@@ -98,8 +100,8 @@ const (
 // code: no call has its number, and if it interrupts the task, that or another one
 // is killed. On KVM there is no such segment.
 func TestCode32(t *testing.T) {
-	native := os.Getenv(envNative) != ""
-	if platform := os.Getenv(envSandbox); !native && platform != "systrap" {
+	native := kit.Native()
+	if platform := kit.Platform(); !native && platform != "systrap" {
 		t.Skipf("no 32-bit code on %s", platform)
 	}
 	for _, tc := range []struct {
@@ -110,15 +112,15 @@ func TestCode32(t *testing.T) {
 		native  string
 		systrap string
 	}{
-		{"fork", sigchld, false, nil, child, child},
-		{"fork, stack", sigchld, true, nil, child, child},
-		{"VFORK", linux.CLONE_VFORK | sigchld, false, nil, child, child},
-		{"VFORK VM", linux.CLONE_VFORK | linux.CLONE_VM | sigchld, true, nil, child, child},
-		{"VM", linux.CLONE_VM | sigchld, true, nil, child, child},
+		{"fork", kit.SIGCHLD, false, nil, child, child},
+		{"fork, stack", kit.SIGCHLD, true, nil, child, child},
+		{"VFORK", linux.CLONE_VFORK | kit.SIGCHLD, false, nil, child, child},
+		{"VFORK VM", linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD, true, nil, child, child},
+		{"VM", linux.CLONE_VM | kit.SIGCHLD, true, nil, child, child},
 		// In a sandbox no task with a filter has i386; see TestSeccomp.
-		{"filter that allows", sigchld, false, &filter{otherwise: retAllow}, child, enosys},
-		{"filter that allows, VFORK", linux.CLONE_VFORK | sigchld, false, &filter{otherwise: retAllow}, child, enosys},
-		{"filter that refuses", sigchld, false, &filter{[]rule{{archAMD64, 0, 1<<32 - 1, retAllow}}, retRefuse}, eperm, enosys},
+		{"filter that allows", kit.SIGCHLD, false, &filter{otherwise: retAllow}, child, enosys},
+		{"filter that allows, VFORK", linux.CLONE_VFORK | kit.SIGCHLD, false, &filter{otherwise: retAllow}, child, enosys},
+		{"filter that refuses", kit.SIGCHLD, false, &filter{[]rule{{archAMD64, 0, 1<<32 - 1, retAllow}}, retRefuse}, eperm, enosys},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want, cs := tc.native, uint32(cs32)
@@ -126,36 +128,36 @@ func TestCode32(t *testing.T) {
 				want, cs = tc.systrap, cs64
 			}
 
-			s := newScript(t)
-			code := memory(t, 1)
+			s := kit.NewScript(t)
+			code := kit.Memory(t, 1)
 			copy(code, slices.Concat(enter32, call32, exit64))
 			if err := unix.Mprotect(code, unix.PROT_READ|unix.PROT_EXEC); err != nil {
 				t.Fatal(err)
 			}
-			data := s.buffer(sizeOfData)
+			data := s.Buffer(sizeOfData)
 			get := func(offset int) uint32 { return binary.LittleEndian.Uint32(data[offset:]) }
 			put := func(offset int, v ...uint32) {
 				if _, err := binary.Encode(data[offset:], binary.LittleEndian, v); err != nil {
 					t.Fatal(err)
 				}
 			}
-			callerESP := uint32(stackTop(memory(t, 1)))
+			callerESP := uint32(kit.Stack(t))
 			childESP, stackStart := callerESP, uint32(0)
 			if tc.stack {
-				childESP = uint32(stackTop(memory(t, 1)))
+				childESP = uint32(kit.Stack(t))
 				stackStart = childESP
 			}
-			in32 := uint32(addr(code)) + uint32(len(enter32))
+			in32 := uint32(rawclone.AddrOf(code)) + uint32(len(enter32))
 			put(callerStack, callerESP)
 			put(callFlags, uint32(tc.flags))
 			put(callArgs, 0, 0, stackStart, 0, 0)
 			put(farTo32, in32, cs32)
 			put(farTo64, in32+uint32(len(call32)), cs64)
 			if tc.filter != nil {
-				s.install(*tc.filter, false)
+				tc.filter.install(s.List, false)
 			}
-			s.sys(rawclone.TrapJump, addr(code), addr(data))
-			s.run()
+			s.Sys(rawclone.TrapJump, code, data)
+			s.Run()
 
 			type record struct{ eax, esp, cs uint32 }
 			recordAt := func(i int) record { return record{get(i + recordEAX), get(i + recordESP), get(i + recordCS)} }
@@ -168,7 +170,7 @@ func TestCode32(t *testing.T) {
 				}
 			} else {
 				wantMade = record{}
-				if got := errName(unix.Errno(-caller.eax)); got != want {
+				if got := kit.ErrnoName(unix.Errno(-caller.eax)); got != want {
 					t.Errorf("clone4 returned %#x, want %s", caller.eax, want)
 				}
 			}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
@@ -8,6 +10,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // TestFlagBits protects which of the 64 flags are accepted, each of them alone.
@@ -19,25 +22,25 @@ func TestFlagBits(t *testing.T) {
 		22: "CLONE_DETACHED",
 		25: "CLONE_STOPPED",
 	}
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for bit := range 64 {
 			var want syscall.Errno
 			if refused[bit] != "" || bit >= 32 {
 				want = unix.EINVAL
 			}
-			s := newScript(t)
-			call := s.clone4(a, 1<<bit, linux.Clone4Args{
-				StackStart: stackTop(memory(t, 1)),
-				Ptid:       uint64(rawclone.Addr(s.p.Word())),
-				Ctid:       uint64(rawclone.Addr(s.p.Word())),
-			}, s.exiting(0))
-			s.wait(call, unix.WALL)
-			s.run()
+			s := kit.NewScript(t)
+			call := a.Clone4(s.List, 1<<bit, linux.Clone4Args{
+				StackStart: kit.Stack(t),
+				Ptid:       uint64(rawclone.Addr(s.Word())),
+				Ctid:       uint64(rawclone.Addr(s.Word())),
+			}, s.Exiting(0))
+			s.Wait(call, unix.WALL)
+			s.Run()
 			if got := call.Errno(); got != want {
-				t.Errorf("bit %d: %s, want %s (%s)", bit, errName(got), errName(want), refused[bit])
+				t.Errorf("bit %d: %s, want %s (%s)", bit, kit.ErrnoName(got), kit.ErrnoName(want), refused[bit])
 			}
 			if bit == 15 && want == 0 { // CLONE_PARENT: the child is ours.
-				reap(t, int(call.Ret))
+				kit.Reap(t, int(call.Ret))
 			}
 		}
 	})
@@ -82,36 +85,23 @@ func TestFlagCombinations(t *testing.T) {
 		{"VFORK UNTRACED PTRACE", linux.CLONE_VFORK | linux.CLONE_UNTRACED | linux.CLONE_PTRACE, 0, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			onEachABI(t, func(t *testing.T, a *abi) {
+			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 				for _, user := range []struct {
 					name string
 					uid  int
 					want syscall.Errno
 				}{{"root", 0, tc.root}, {"ordinary", 12345, tc.ordinary}} {
-					s := newScript(t)
-					setuid := s.sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)
-					call := s.clone4(a, tc.flags|sigchld, linux.Clone4Args{StackStart: stackTop(memory(t, 1))}, s.exiting(0))
-					s.wait(call, unix.WALL)
-					s.run()
-					s.ok(setuid)
+					s := kit.NewScript(t)
+					setuid := s.Sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)
+					call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, s.Exiting(0))
+					s.Wait(call, unix.WALL)
+					s.Run()
+					s.OK(setuid)
 					if got := call.Errno(); got != user.want {
-						t.Errorf("as %s: %s, want %s", user.name, errName(got), errName(user.want))
+						t.Errorf("as %s: %s, want %s", user.name, kit.ErrnoName(got), kit.ErrnoName(user.want))
 					}
 				}
 			})
 		})
-	}
-}
-
-// reap waits for a child of this process.
-func reap(t *testing.T, pid int) unix.WaitStatus {
-	t.Helper()
-	var ws unix.WaitStatus
-	for {
-		if _, err := unix.Wait4(pid, &ws, unix.WALL, nil); err == nil {
-			return ws
-		} else if err != unix.EINTR {
-			t.Fatalf("waiting for child %d: %v", pid, err)
-		}
 	}
 }

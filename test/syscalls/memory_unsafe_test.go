@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 // Sound because all of this memory is mapped outside of Go's heap: it does not
@@ -10,33 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buffer returns size bytes of shared memory.
-func (s *script) buffer(size int) []byte {
-	first := s.p.Word()
-	for i := 8; i < size; i += 8 {
-		s.p.Word()
+// unmap unmaps part of what kit.Memory returned.
+func unmap(t *testing.T, mem []byte) {
+	t.Helper()
+	if err := unix.MunmapPtr(unsafe.Pointer(&mem[0]), uintptr(len(mem))); err != nil {
+		t.Fatal(err)
 	}
-	return unsafe.Slice((*byte)(unsafe.Pointer(first)), size)
-}
-
-// bytes returns what is at an address that encode has returned, or behind it.
-func (s *script) bytes(at uintptr, size int) []byte {
-	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&at))), size)
-}
-
-// addr returns the address of memory that does not move.
-func addr(mem []byte) uintptr {
-	return uintptr(unsafe.Pointer(&mem[0]))
-}
-
-// unsafePointer returns the same as a pointer, for the calls that take one.
-func unsafePointer(mem []byte) unsafe.Pointer {
-	return unsafe.Pointer(&mem[0])
-}
-
-// word returns the address of the first word of mem.
-func word(mem []byte) *uintptr {
-	return (*uintptr)(unsafe.Pointer(&mem[0]))
 }
 
 // wordAt maps a page of shared memory at a given address and returns its first
@@ -60,16 +41,3 @@ func nodename(buf []byte) string {
 
 // sizeOfUtsname is the size of what uname(2) writes.
 const sizeOfUtsname = int(unsafe.Sizeof(unix.Utsname{}))
-
-// siginfo is what siginfo_t says of a child.
-type siginfo struct {
-	signo, errno, code, _ int32
-	pid                   int32
-	uid                   uint32
-	status                int32
-}
-
-// siginfoOf returns the siginfo_t in buf.
-func siginfoOf(buf []byte) siginfo {
-	return *(*siginfo)(unsafe.Pointer(&buf[0]))
-}

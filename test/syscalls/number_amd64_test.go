@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
-	"os"
 	"syscall"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // TestNumber protects which numbers are clone4: the low half of RAX decides, with
@@ -57,24 +59,24 @@ func TestNumber(t *testing.T) {
 		tests = append(tests, number{rawclone.Syscall, nr, unix.ENOSYS}, number{rawclone.Int80, nr, unix.ENOSYS})
 	}
 	for _, tc := range tests {
-		s := newScript(t)
-		call := s.op(rawclone.Op{
+		s := kit.NewScript(t)
+		call := s.Append(rawclone.Op{
 			Trap:  uintptr(tc.rax),
 			Entry: tc.entry,
-			Args:  [6]uintptr{0, uintptr(sigchld)},
-			Child: s.exiting(0).first,
+			Args:  [6]uintptr{0, uintptr(kit.SIGCHLD)},
+			Child: s.Exiting(0).First(),
 		})
-		s.wait(call, 0)
-		if os.Getenv(envSandbox) == "kvm" && tc.entry == rawclone.Int80 && tc.want != 0 {
+		s.Wait(call, 0)
+		if kit.Platform() == "kvm" && tc.entry == rawclone.Int80 && tc.want != 0 {
 			// The platform has the instruction for clone4 alone.
-			if ws := s.end(); ws.Signal() != unix.SIGSEGV {
+			if ws := s.RunTo(); ws.Signal() != unix.SIGSEGV {
 				t.Errorf("INT $0x80, RAX %#x, on KVM: wait status %#x, want SIGSEGV as in stock runsc", tc.rax, ws)
 			}
 			continue
 		}
-		s.run()
+		s.Run()
 		if got := call.Errno(); got != tc.want {
-			t.Errorf("entry %d, RAX %#x: %s, want %s", tc.entry, tc.rax, errName(got), errName(tc.want))
+			t.Errorf("entry %d, RAX %#x: %s, want %s", tc.entry, tc.rax, kit.ErrnoName(got), kit.ErrnoName(tc.want))
 		}
 	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
@@ -8,6 +10,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // TestOlderCalls protects that clone and clone3 keep their own idea of the flags
@@ -39,28 +42,28 @@ func TestOlderCalls(t *testing.T) {
 		{"CLONE_INTO_CGROUP", intoCgroup, "child", "EINVAL", false},
 		{"bit 40", 1 << 40, "child", "EINVAL", false},
 	} {
-		s := newScript(t)
-		fd := s.buffer(8)
-		*word(fd) = ^uintptr(0)
-		clone := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(tc.flags | sigchld), 0, addr(fd)}, Child: s.exiting(0).first})
-		s.wait(clone, 0)
+		s := kit.NewScript(t)
+		fd := s.Buffer(8)
+		*rawclone.WordOf(fd) = ^uintptr(0)
+		clone := s.Append(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(tc.flags | kit.SIGCHLD), 0, rawclone.AddrOf(fd)}, Child: s.Exiting(0).First()})
+		s.Wait(clone, 0)
 
-		fd3 := s.buffer(8)
-		*word(fd3) = ^uintptr(0)
+		fd3 := s.Buffer(8)
+		*rawclone.WordOf(fd3) = ^uintptr(0)
 		const sizeVer0 = 64
-		args := s.buffer(sizeVer0)
-		for i, v := range []uint64{tc.flags, uint64(addr(fd3)), 0, 0, sigchld, 0, 0, 0} {
+		args := s.Buffer(sizeVer0)
+		for i, v := range []uint64{tc.flags, uint64(rawclone.AddrOf(fd3)), 0, 0, kit.SIGCHLD, 0, 0, 0} {
 			binary.LittleEndian.PutUint64(args[8*i:], v)
 		}
-		clone3 := s.op(rawclone.Op{Trap: unix.SYS_CLONE3, Args: [6]uintptr{addr(args), sizeVer0}, Child: s.exiting(0).first})
-		s.wait(clone3, 0)
-		s.run()
+		clone3 := s.Append(rawclone.Op{Trap: unix.SYS_CLONE3, Args: [6]uintptr{rawclone.AddrOf(args), sizeVer0}, Child: s.Exiting(0).First()})
+		s.Wait(clone3, 0)
+		s.Run()
 
 		outcome := func(o *rawclone.Op, fd []byte) string {
 			switch e := o.Errno(); {
 			case e != 0:
-				return errName(e)
-			case int32(*word(fd)) != -1:
+				return kit.ErrnoName(e)
+			case int32(*rawclone.WordOf(fd)) != -1:
 				return "child and pidfd"
 			default:
 				return "child"
@@ -75,12 +78,12 @@ func TestOlderCalls(t *testing.T) {
 			t.Errorf("%s: clone: %s, want %s; clone3: %s, want %s", tc.name, got, tc.clone, got3, tc.clone3)
 		}
 	}
-	for _, nr := range forks {
-		s := newScript(t)
-		call := s.op(rawclone.Op{Trap: nr, Args: [6]uintptr{pidfd | detached | newcgroup, ^uintptr(0), 1}, Child: s.exiting(3).first})
-		wait, status := s.wait(call, 0)
-		s.run()
-		t.Logf("call %d: %s, wait status %#x", nr, errName(call.Errno()), *status)
+	for _, nr := range kit.Forks() {
+		s := kit.NewScript(t)
+		call := s.Append(rawclone.Op{Trap: nr, Args: [6]uintptr{pidfd | detached | newcgroup, ^uintptr(0), 1}, Child: s.Exiting(3).First()})
+		wait, status := s.Wait(call, 0)
+		s.Run()
+		t.Logf("call %d: %s, wait status %#x", nr, kit.ErrnoName(call.Errno()), *status)
 		if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 3 {
 			t.Errorf("call %d: %d, wait4 %d, status %#x; want a child with exit status 3", nr, int(call.Ret), int(wait.Ret), *status)
 		}

@@ -1,15 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // What seccomp(2) and its filters are made of.
@@ -41,7 +43,7 @@ type filter struct {
 
 // program puts the filter into shared memory, as a struct sock_fprog, and returns
 // its address.
-func (f filter) program(s *script) uintptr {
+func (f filter) program(l *rawclone.List) uintptr {
 	const (
 		load   = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		nr     = 0 // offsets in struct seccomp_data
@@ -64,33 +66,33 @@ func (f filter) program(s *script) uintptr {
 	}
 	code = append(code, unix.SockFilter{Code: always, K: f.otherwise})
 	const header = 16
-	buf := s.buffer(header + len(code)*binary.Size(code[0]))
+	buf := l.Program().Buffer(header + len(code)*binary.Size(code[0]))
 	binary.LittleEndian.PutUint16(buf, uint16(len(code)))
-	*word(buf[8:]) = addr(buf) + header
+	*rawclone.WordOf(buf[8:]) = rawclone.AddrOf(buf) + header
 	if _, err := binary.Encode(buf[header:], binary.LittleEndian, code); err != nil {
-		s.t.Fatal(err)
+		panic(err)
 	}
-	return addr(buf)
+	return rawclone.AddrOf(buf)
 }
 
 // install appends what puts the process under f, by seccomp(2) or by prctl(2).
-func (l *list) install(f filter, byPrctl bool) {
-	program := f.program(l.s)
-	l.sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+func (f filter) install(l *rawclone.List, byPrctl bool) {
+	program := f.program(l)
+	l.Sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	if byPrctl {
-		l.sys(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, program)
+		l.Sys(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, program)
 	} else {
-		l.sys(sysSeccomp, unix.SECCOMP_SET_MODE_FILTER, 0, program)
+		l.Sys(sysSeccomp, unix.SECCOMP_SET_MODE_FILTER, 0, program)
 	}
 }
 
 // unblockSIGSYS appends what makes SIGSYS end the process, as it does where no
 // handler takes it. The script has all signals blocked, and Go's handlers.
-func (l *list) unblockSIGSYS() {
-	l.sys(unix.SYS_RT_SIGACTION, int(unix.SIGSYS), addr(l.s.buffer(32)), 0, 8)
-	set := l.s.p.Word()
+func unblockSIGSYS(l *rawclone.List) {
+	l.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGSYS), l.Program().Buffer(32), 0, 8)
+	set := l.Program().Word()
 	*set = 1 << (unix.SIGSYS - 1)
-	l.sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_UNBLOCK, set, 0, 8)
+	l.Sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_UNBLOCK, set, 0, 8)
 }
 
 // What may become of an attempt to make a child. Others are the names of an errno
@@ -116,12 +118,12 @@ const attemptStatus = 9
 
 // attempt appends an attempt to make a child, which exits with attemptStatus, and
 // the end of the process.
-func (l *list) attempt(o rawclone.Op, exiting *list) *attempt {
+func newAttempt(l *rawclone.List, o rawclone.Op, exiting *rawclone.List) *attempt {
 	var a attempt
-	o.Child = exiting.first
-	a.call = l.op(o)
-	a.wait, a.status = l.wait(-1, unix.WALL)
-	l.exit(0)
+	o.Child = exiting.First()
+	a.call = l.Append(o)
+	a.wait, a.status = l.Wait(-1, unix.WALL)
+	l.Exit(0)
 	return &a
 }
 
@@ -135,7 +137,7 @@ func (a *attempt) outcome() string {
 	case a.call.Ret > 0 && a.wait.Ret == a.call.Ret && unix.WaitStatus(*a.status).ExitStatus() == attemptStatus:
 		return child
 	case e != 0 && a.wait.Errno() == unix.ECHILD:
-		return errName(e)
+		return kit.ErrnoName(e)
 	case a.wait.Errno() == unix.ECHILD:
 		return "no child, and no error"
 	}
@@ -236,27 +238,27 @@ func TestSeccomp(t *testing.T) {
 			for _, v := range []struct {
 				flags   uint64
 				byPrctl bool
-			}{{sigchld, false}, {linux.CLONE_VFORK | sigchld, true}} {
+			}{{kit.SIGCHLD, false}, {linux.CLONE_VFORK | kit.SIGCHLD, true}} {
 				if testing.Short() && !v.byPrctl {
 					continue // half a minute in an emulated machine
 				}
-				s := newScript(t)
-				exiting := s.exiting(attemptStatus)
+				s := kit.NewScript(t)
+				exiting := s.Exiting(attemptStatus)
 				attempts := make([]*attempt, len(numbers))
 				for i, n := range numbers {
-					victim := s.newList()
-					victim.unblockSIGSYS()
-					victim.install(tc.filter, v.byPrctl)
-					attempts[i] = victim.attempt(rawclone.Op{Trap: n.rax, Entry: n.entry, Args: [6]uintptr{0, uintptr(v.flags)}}, exiting)
-					start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(sigchld)}, Child: victim.first})
-					_, attempts[i].end = s.wait(start, 0)
+					victim := s.NewList()
+					unblockSIGSYS(victim)
+					tc.filter.install(victim, v.byPrctl)
+					attempts[i] = newAttempt(victim, rawclone.Op{Trap: n.rax, Entry: n.entry, Args: [6]uintptr{0, uintptr(v.flags)}}, exiting)
+					start := s.Clone(kit.SIGCHLD, victim)
+					_, attempts[i].end = s.Wait(start, 0)
 				}
-				s.run()
+				s.Run()
 				for i, n := range numbers {
 					want := tc.want[n.kind]
-					if n.entry == rawclone.Int80 && os.Getenv(envNative) == "" {
+					if n.entry == rawclone.Int80 && !kit.Native() {
 						want = tc.int80
-						if os.Getenv(envSandbox) == "kvm" && n.kind == viaI386High {
+						if kit.Platform() == "kvm" && n.kind == viaI386High {
 							want = sigsegv // as in stock runsc
 						}
 					}
@@ -273,55 +275,55 @@ func TestSeccomp(t *testing.T) {
 // TestSeccompInherited protects that a child has its parent's filter, be it a
 // process or a thread: it may call clone4 by the ABI that made it, and no other.
 func TestSeccompInherited(t *testing.T) {
-	native := os.Getenv(envNative) != ""
-	onEachABI(t, func(t *testing.T, a *abi) {
+	native := kit.Native()
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		f := filter{otherwise: retAllow}
-		for i := range abis {
-			if abis[i].name != a.name {
-				f.rules = append(f.rules, rule{0, uint32(abis[i].nr), uint32(abis[i].nr), retRefuse})
+		for _, abi := range kit.ABIs() {
+			if abi.Name != a.Name {
+				f.rules = append(f.rules, rule{0, uint32(abi.Number), uint32(abi.Number), retRefuse})
 			}
 		}
-		for _, flags := range []uint64{sigchld, linux.CLONE_VFORK | sigchld, threadFlags} {
-			s := newScript(t)
-			exiting := s.exiting(0)
-			c := s.newList()
+		for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_VFORK | kit.SIGCHLD, kit.ThreadFlags} {
+			s := kit.NewScript(t)
+			exiting := s.Exiting(0)
+			c := s.NewList()
 			var calls []*rawclone.Op
-			for i := range abis {
-				calls = append(calls, c.clone4(&abis[i], sigchld, linux.Clone4Args{}, exiting))
+			for _, abi := range kit.ABIs() {
+				calls = append(calls, abi.Clone4(c, kit.SIGCHLD, linux.Clone4Args{}, exiting))
 			}
-			c.sys(unix.SYS_EXIT, 0)
+			c.Sys(unix.SYS_EXIT, 0)
 
-			s.install(f, false)
-			tid := s.p.Word()
-			call := s.clone4(a, flags|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_CLEARTID, linux.Clone4Args{
-				StackStart: stackTop(memory(t, 1)),
+			f.install(s.List, false)
+			tid := s.Word()
+			call := a.Clone4(s.List, flags|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_CLEARTID, linux.Clone4Args{
+				StackStart: kit.Stack(t),
 				Ptid:       uint64(rawclone.Addr(tid)),
 				Ctid:       uint64(rawclone.Addr(tid)),
 			}, c)
 			if flags&linux.CLONE_THREAD != 0 {
-				s.sys(unix.SYS_FUTEX, tid, 0 /* FUTEX_WAIT */, call, 0)
+				s.FutexWait(tid, call, 0)
 			} else {
-				s.wait(call, 0)
+				s.Wait(call, 0)
 			}
-			s.run()
-			if a.name == "i386" && !native {
+			s.Run()
+			if a.Name == "i386" && !native {
 				if got := call.Errno(); got != unix.ENOSYS {
-					t.Errorf("flags %#x: %s, want ENOSYS", flags, errName(got))
+					t.Errorf("flags %#x: %s, want ENOSYS", flags, kit.ErrnoName(got))
 				}
 				continue
 			}
-			s.ok(call)
-			for i := range abis {
+			s.OK(call)
+			for i, abi := range kit.ABIs() {
 				got := calls[i].Errno()
 				ok := got == unix.EPERM
 				switch {
-				case abis[i].name == a.name:
+				case abi.Name == a.Name:
 					ok = got == 0
-				case abis[i].name == "i386" && !native:
+				case abi.Name == "i386" && !native:
 					ok = got == unix.EPERM || got == unix.ENOSYS
 				}
 				if !ok {
-					t.Errorf("flags %#x: the child's call of %s's clone4: %s", flags, abis[i].name, errName(got))
+					t.Errorf("flags %#x: the child's call of %s's clone4: %s", flags, abi.Name, kit.ErrnoName(got))
 				}
 			}
 		}
@@ -376,7 +378,7 @@ func TestSeccompTraced(t *testing.T) {
 		{"slot of x32", getpid, 1992, enosys, enosys, child, enosys},
 		{"slot of i386 high", getpid, 1993, enosys, enosys, enosys, enosys},
 	} {
-		if tc.call.Entry == rawclone.Int80 && os.Getenv(envSandbox) == "kvm" {
+		if tc.call.Entry == rawclone.Int80 && kit.Platform() == "kvm" {
 			continue // i386 has no getpid there
 		}
 		t.Run(tc.name, func(t *testing.T) {
@@ -396,53 +398,53 @@ func TestSeccompTraced(t *testing.T) {
 						f.rules = append(f.rules, rule{0, nr, nr, retTrace})
 					}
 				}
-				for i := range abis {
-					f.rules = append(f.rules, rule{0, uint32(abis[i].nr), uint32(abis[i].nr), v.action})
+				for _, abi := range kit.ABIs() {
+					f.rules = append(f.rules, rule{0, uint32(abi.Number), uint32(abi.Number), v.action})
 				}
-				flags := sigchld
+				flags := kit.SIGCHLD
 				if v.detaching {
 					flags |= linux.CLONE_VFORK // which takes the call to a slot, also untraced
 				}
 
-				s := newScript(t)
-				tracee := s.newList()
-				me, parent := tracee.sys(unix.SYS_GETPID), tracee.sys(unix.SYS_GETPPID)
-				tracee.install(f, false)
-				tracee.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
-				tracee.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+				s := kit.NewScript(t)
+				tracee := s.NewList()
+				me, parent := tracee.Sys(unix.SYS_GETPID), tracee.Sys(unix.SYS_GETPPID)
+				f.install(tracee, false)
+				tracee.Sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+				tracee.Sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
 				tc.call.Args = [6]uintptr{0, uintptr(flags)}
-				a := tracee.attempt(tc.call, s.exiting(attemptStatus))
+				a := newAttempt(tracee, tc.call, s.Exiting(attemptStatus))
 
 				options := unix.PTRACE_O_EXITKILL
 				if v.action != retTrace {
 					options |= unix.PTRACE_O_TRACESECCOMP
 				}
-				start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(sigchld)}, Child: tracee.first})
-				_, stopped := s.wait(start, 0)
-				s.sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, options)
+				start := s.Clone(kit.SIGCHLD, tracee)
+				_, stopped := s.Wait(start, 0)
+				s.Sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, options)
 				until, wantStop := unix.PTRACE_SYSCALL, trapped
 				if v.atFilter {
 					until, wantStop = unix.PTRACE_CONT, trapped|unix.PTRACE_EVENT_SECCOMP<<16
 				}
-				s.sys(unix.SYS_PTRACE, until, start)
-				_, inCall := s.wait(start, 0)
-				poke := s.sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetOrigRAX, tc.nr)
+				s.Sys(unix.SYS_PTRACE, until, start)
+				_, inCall := s.Wait(start, 0)
+				poke := s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetOrigRAX, tc.nr)
 				if tc.nr >= firstSlot && tc.nr <= lastSlot {
-					s.sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetRAX, slotMark<<32)
+					s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetRAX, slotMark<<32)
 				}
 				release := unix.PTRACE_CONT
 				if v.detaching {
 					release = unix.PTRACE_DETACH
 				}
-				s.sys(unix.SYS_PTRACE, release, start)
-				_, a.end = s.wait(start, 0)
-				s.run()
+				s.Sys(unix.SYS_PTRACE, release, start)
+				_, a.end = s.Wait(start, 0)
+				s.Run()
 				if *stopped != firstStopped || *inCall != wantStop {
 					t.Fatalf("%+v: the tracer saw statuses %#x and %#x, want %#x and %#x", v, *stopped, *inCall, firstStopped, wantStop)
 				}
-				s.ok(poke)
+				s.OK(poke)
 				want, forbidden := tc.allowed, tc.forbidden
-				if os.Getenv(envNative) == "" {
+				if !kit.Native() {
 					want, forbidden = tc.sandboxAllowed, tc.sandboxForbidden
 				}
 				switch v.action {

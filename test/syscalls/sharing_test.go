@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
@@ -11,20 +13,8 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
-
-// envExecuted makes the test binary a program that a test has executed: it lives
-// for a while and exits with executedStatus.
-const (
-	envExecuted    = "CLONE4_EXECUTED"
-	executedStatus = 7
-	executedFor    = 300 * time.Millisecond
-)
-
-func executed() {
-	time.Sleep(executedFor)
-	os.Exit(executedStatus)
-}
 
 // TestSharing protects what a flag makes the child share with its parent: the
 // child changes it, and the parent looks afterwards.
@@ -37,52 +27,52 @@ func TestSharing(t *testing.T) {
 		// change appends to child what changes the thing, and look appends to
 		// the caller, which has reaped the child by then, what tells whether it
 		// changed.
-		change func(s *script, child *list)
-		look   func(s *script) func() bool
+		change func(s *kit.Script, child *rawclone.List)
+		look   func(s *kit.Script) func() bool
 	}{
 		{
 			name: "FS", flag: linux.CLONE_FS,
-			change: func(s *script, child *list) { child.sys(unix.SYS_CHDIR, s.path("/proc")) },
-			look: func(s *script) func() bool {
-				buf := s.buffer(64)
-				s.sys(unix.SYS_GETCWD, addr(buf), len(buf))
+			change: func(s *kit.Script, child *rawclone.List) { child.Sys(unix.SYS_CHDIR, s.Path("/proc")) },
+			look: func(s *kit.Script) func() bool {
+				buf := s.Buffer(64)
+				s.Sys(unix.SYS_GETCWD, buf, len(buf))
 				return func() bool { return string(buf[:bytes.IndexByte(buf, 0)]) == "/proc" }
 			},
 		},
 		{
 			name: "FILES", flag: linux.CLONE_FILES,
-			change: func(s *script, child *list) { child.sys(unix.SYS_DUP3, 1, 99, 0) },
-			look: func(s *script) func() bool {
-				get := s.sys(unix.SYS_FCNTL, 99, unix.F_GETFD)
+			change: func(s *kit.Script, child *rawclone.List) { child.Sys(unix.SYS_DUP3, 1, 99, 0) },
+			look: func(s *kit.Script) func() bool {
+				get := s.Sys(unix.SYS_FCNTL, 99, unix.F_GETFD)
 				return func() bool { return get.Errno() == 0 }
 			},
 		},
 		{
 			name: "SIGHAND", flag: linux.CLONE_SIGHAND, needs: linux.CLONE_VM,
-			change: func(s *script, child *list) {
-				ignore := s.buffer(32)
-				*word(ignore) = 1 // SIG_IGN
-				child.sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), addr(ignore), 0, 8)
+			change: func(s *kit.Script, child *rawclone.List) {
+				ignore := s.Buffer(32)
+				*rawclone.WordOf(ignore) = 1 // SIG_IGN
+				child.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), ignore, 0, 8)
 			},
-			look: func(s *script) func() bool {
-				old := s.buffer(32)
-				s.sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), 0, addr(old), 8)
-				return func() bool { return *word(old) == 1 }
+			look: func(s *kit.Script) func() bool {
+				old := s.Buffer(32)
+				s.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), 0, old, 8)
+				return func() bool { return *rawclone.WordOf(old) == 1 }
 			},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			onEachABI(t, func(t *testing.T, a *abi) {
+			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 				for _, flag := range []uint64{0, tc.flag} {
-					s := newScript(t)
-					child := s.newList()
+					s := kit.NewScript(t)
+					child := s.NewList()
 					tc.change(s, child)
-					child.exit(0)
-					call := s.clone4(a, tc.needs|flag|sigchld, linux.Clone4Args{StackStart: stackTop(memory(t, 1))}, child)
-					s.wait(call, 0)
+					child.Exit(0)
+					call := a.Clone4(s.List, tc.needs|flag|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, child)
+					s.Wait(call, 0)
 					changed := tc.look(s)
-					s.run()
-					s.ok(call)
+					s.Run()
+					s.OK(call)
 					if got, want := changed(), flag != 0; got != want {
 						t.Errorf("flags %#x: the parent sees the child's change: %v, want %v", flag, got, want)
 					}
@@ -94,19 +84,19 @@ func TestSharing(t *testing.T) {
 
 // TestVM protects CLONE_VM in both directions.
 func TestVM(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, flag := range []uint64{0, linux.CLONE_VM} {
-			s := newScript(t)
-			mem := word(memory(t, 1))
-			child := s.newList()
-			child.sys(rawclone.TrapStore, mem, 2)
-			child.exit(0)
-			s.sys(rawclone.TrapStore, mem, 1)
-			call := s.clone4(a, flag|sigchld, linux.Clone4Args{StackStart: stackTop(memory(t, 1))}, child)
-			s.wait(call, 0)
-			seen := s.sys(rawclone.TrapLoad, mem)
-			s.run()
-			s.ok(call)
+			s := kit.NewScript(t)
+			mem := rawclone.WordOf(kit.Memory(t, 1))
+			child := s.NewList()
+			child.Sys(rawclone.TrapStore, mem, 2)
+			child.Exit(0)
+			s.Sys(rawclone.TrapStore, mem, 1)
+			call := a.Clone4(s.List, flag|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, child)
+			s.Wait(call, 0)
+			seen := s.Sys(rawclone.TrapLoad, mem)
+			s.Run()
+			s.OK(call)
 			want := uintptr(1)
 			if flag != 0 {
 				want = 2
@@ -122,33 +112,33 @@ func TestVM(t *testing.T) {
 // process on its own stack, its IDs written before it runs, and its ID cleared
 // and a futex woken when it has ended.
 func TestThread(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		s := newScript(t)
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		s := kit.NewScript(t)
 		var (
-			stack = stackTop(memory(t, 1))
-			tls   = addr(memory(t, 1))
-			tid   = s.p.Word()
-			pgid  = s.sys(unix.SYS_GETPID)
+			stack = kit.Stack(t)
+			tls   = rawclone.AddrOf(kit.Memory(t, 1))
+			tid   = s.Word()
+			pgid  = s.Sys(unix.SYS_GETPID)
 		)
-		thread := s.newList()
-		sp := thread.sys(rawclone.TrapSP)
-		fs := thread.threadPointer()
-		pid := thread.sys(unix.SYS_GETPID)
-		self := thread.sys(unix.SYS_GETTID)
-		known := thread.sys(rawclone.TrapLoad, tid)
-		thread.sys(unix.SYS_EXIT, 0)
-		call := s.clone4(a, linux.CLONE_VM|linux.CLONE_FS|linux.CLONE_FILES|linux.CLONE_SIGHAND|linux.CLONE_THREAD|linux.CLONE_SYSVSEM|
+		thread := s.NewList()
+		sp := thread.Sys(rawclone.TrapSP)
+		fs := kit.ThreadPointer(thread)
+		pid := thread.Sys(unix.SYS_GETPID)
+		self := thread.Sys(unix.SYS_GETTID)
+		known := thread.Sys(rawclone.TrapLoad, tid)
+		thread.Sys(unix.SYS_EXIT, 0)
+		call := a.Clone4(s.List, linux.CLONE_VM|linux.CLONE_FS|linux.CLONE_FILES|linux.CLONE_SIGHAND|linux.CLONE_THREAD|linux.CLONE_SYSVSEM|
 			linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_CLEARTID, linux.Clone4Args{
 			Ptid:       uint64(rawclone.Addr(tid)),
 			Ctid:       uint64(rawclone.Addr(tid)),
 			StackStart: stack,
 			TLS:        uint64(tls),
 		}, thread)
-		s.sys(unix.SYS_FUTEX, tid, 0 /* FUTEX_WAIT */, call, 0)
-		cleared := s.sys(rawclone.TrapLoad, tid)
-		wait, _ := s.wait(call, unix.WALL)
-		s.run()
-		s.ok(call)
+		s.FutexWait(tid, call, 0)
+		cleared := s.Sys(rawclone.TrapLoad, tid)
+		wait, _ := s.Wait(call, unix.WALL)
+		s.Run()
+		s.OK(call)
 		for _, check := range []struct {
 			what      string
 			got, want uintptr
@@ -168,7 +158,7 @@ func TestThread(t *testing.T) {
 			t.Errorf("the thread has the ID of the process, %d", call.Ret)
 		}
 		if e := wait.Errno(); e != unix.ECHILD {
-			t.Errorf("waiting for a thread: %s, want ECHILD", errName(e))
+			t.Errorf("waiting for a thread: %s, want ECHILD", kit.ErrnoName(e))
 		}
 	})
 }
@@ -176,22 +166,22 @@ func TestThread(t *testing.T) {
 // TestVfork protects that with CLONE_VFORK the caller does not run before the
 // child has ended.
 func TestVfork(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, flags := range []uint64{linux.CLONE_VFORK, linux.CLONE_VFORK | linux.CLONE_VM} {
-			s := newScript(t)
-			done := s.p.Word()
-			pause := s.buffer(16)
-			*word(pause[8:]) = uintptr(100 * time.Millisecond)
-			child := s.newList()
-			child.sys(unix.SYS_NANOSLEEP, addr(pause), 0)
-			child.sys(rawclone.TrapStore, done, 1)
-			child.exit(0)
+			s := kit.NewScript(t)
+			done := s.Word()
+			pause := s.Buffer(16)
+			*rawclone.WordOf(pause[8:]) = uintptr(100 * time.Millisecond)
+			child := s.NewList()
+			child.Sys(unix.SYS_NANOSLEEP, pause, 0)
+			child.Sys(rawclone.TrapStore, done, 1)
+			child.Exit(0)
 			// The child may use the caller's own stack pointer: it waits.
-			call := s.clone4(a, flags|sigchld, linux.Clone4Args{}, child)
-			seen := s.sys(rawclone.TrapLoad, done)
-			s.wait(call, 0)
-			s.run()
-			s.ok(call)
+			call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{}, child)
+			seen := s.Sys(rawclone.TrapLoad, done)
+			s.Wait(call, 0)
+			s.Run()
+			s.OK(call)
 			if seen.Ret != 1 {
 				t.Errorf("flags %#x: the caller ran before the child had ended", flags)
 			}
@@ -202,26 +192,21 @@ func TestVfork(t *testing.T) {
 // TestVforkExec protects that the wait of CLONE_VFORK is over when the child
 // executes a program.
 func TestVforkExec(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		s := newScript(t)
-		exe := s.path("/proc/self/exe")
-		argv := s.buffer(16)
-		*word(argv) = exe
-		envp := s.buffer(16)
-		*word(envp) = s.path(envExecuted + "=1")
-		child := s.newList()
-		child.sys(unix.SYS_EXECVE, exe, addr(argv), addr(envp))
-		child.exit(1)
-		call := s.clone4(a, linux.CLONE_VM|linux.CLONE_VFORK|sigchld, linux.Clone4Args{StackStart: stackTop(memory(t, 1))}, child)
-		early, _ := s.wait(call, unix.WNOHANG)
-		late, status := s.wait(call, 0)
-		s.run()
-		s.ok(call, early, late)
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		s := kit.NewScript(t)
+		child := s.NewList()
+		kit.Exec(child)
+		child.Exit(1)
+		call := a.Clone4(s.List, linux.CLONE_VM|linux.CLONE_VFORK|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, child)
+		early, _ := s.Wait(call, unix.WNOHANG)
+		late, status := s.Wait(call, 0)
+		s.Run()
+		s.OK(call, early, late)
 		if early.Ret != 0 {
 			t.Errorf("the program had ended when clone4 returned")
 		}
-		if got := unix.WaitStatus(*status).ExitStatus(); got != executedStatus {
-			t.Errorf("exit status of the program %d, want %d", got, executedStatus)
+		if got := unix.WaitStatus(*status).ExitStatus(); got != kit.ExecStatus {
+			t.Errorf("exit status of the program %d, want %d", got, kit.ExecStatus)
 		}
 	})
 }
@@ -229,23 +214,23 @@ func TestVforkExec(t *testing.T) {
 // TestParent protects CLONE_PARENT: the child is the caller's sibling, ends with
 // the caller's exit signal, and the caller cannot wait for it.
 func TestParent(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		s := newScript(t)
-		child := s.newList()
-		ppid := child.sys(unix.SYS_GETPPID)
-		child.exit(3)
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		s := kit.NewScript(t)
+		child := s.NewList()
+		ppid := child.Sys(unix.SYS_GETPPID)
+		child.Exit(3)
 		// An exit signal of its own does not count.
-		call := s.clone4(a, linux.CLONE_PARENT|uint64(unix.SIGUSR1), linux.Clone4Args{}, child)
-		wait, _ := s.wait(call, unix.WALL)
-		s.run()
-		s.ok(call)
+		call := a.Clone4(s.List, linux.CLONE_PARENT|uint64(unix.SIGUSR1), linux.Clone4Args{}, child)
+		wait, _ := s.Wait(call, unix.WALL)
+		s.Run()
+		s.OK(call)
 		// With an exit signal other than SIGCHLD, this wait would not see it.
 		var ws unix.WaitStatus
 		if _, err := unix.Wait4(int(call.Ret), &ws, 0, nil); err != nil || ws.ExitStatus() != 3 {
 			t.Errorf("wait4 by the caller's parent: status %#x, error %v; want exit status 3", ws, err)
 		}
 		if e := wait.Errno(); e != unix.ECHILD {
-			t.Errorf("wait4 by the caller: %s, want ECHILD", errName(e))
+			t.Errorf("wait4 by the caller: %s, want ECHILD", kit.ErrnoName(e))
 		}
 		if int(ppid.Ret) != os.Getpid() {
 			t.Errorf("parent of the child: %d, want the caller's, %d", ppid.Ret, os.Getpid())
@@ -255,7 +240,7 @@ func TestParent(t *testing.T) {
 
 // TestSetTID protects where the child's ID is written, and in whose memory.
 func TestSetTID(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			name                             string
 			flags                            uint64
@@ -268,21 +253,21 @@ func TestSetTID(t *testing.T) {
 			{"CHILD_SETTID VM", linux.CLONE_CHILD_SETTID | linux.CLONE_VM, false, true, false, true},
 			{"CHILD_CLEARTID", linux.CLONE_CHILD_CLEARTID, false, false, false, false},
 		} {
-			s := newScript(t)
-			mem := memory(t, 1)
-			ptid, ctid := word(mem), word(mem[8:])
-			child := s.newList()
-			childP, childC := child.sys(rawclone.TrapLoad, ptid), child.sys(rawclone.TrapLoad, ctid)
-			child.exit(0)
-			call := s.clone4(a, tc.flags|sigchld, linux.Clone4Args{
-				Ptid:       uint64(addr(mem)),
-				Ctid:       uint64(addr(mem[8:])),
-				StackStart: stackTop(memory(t, 1)),
+			s := kit.NewScript(t)
+			mem := kit.Memory(t, 1)
+			ptid, ctid := rawclone.WordOf(mem), rawclone.WordOf(mem[8:])
+			child := s.NewList()
+			childP, childC := child.Sys(rawclone.TrapLoad, ptid), child.Sys(rawclone.TrapLoad, ctid)
+			child.Exit(0)
+			call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{
+				Ptid:       uint64(rawclone.AddrOf(mem)),
+				Ctid:       uint64(rawclone.AddrOf(mem[8:])),
+				StackStart: kit.Stack(t),
 			}, child)
-			s.wait(call, 0)
-			parentP, parentC := s.sys(rawclone.TrapLoad, ptid), s.sys(rawclone.TrapLoad, ctid)
-			s.run()
-			s.ok(call)
+			s.Wait(call, 0)
+			parentP, parentC := s.Sys(rawclone.TrapLoad, ptid), s.Sys(rawclone.TrapLoad, ctid)
+			s.Run()
+			s.OK(call)
 			for _, check := range []struct {
 				what string
 				got  *rawclone.Op
@@ -307,24 +292,24 @@ func TestSetTID(t *testing.T) {
 
 // TestBadTID protects that a bad ptid or ctid is no error: the child runs.
 func TestBadTID(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		readOnly := memory(t, 1)
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		readOnly := kit.Memory(t, 1)
 		if err := unix.Mprotect(readOnly, unix.PROT_READ); err != nil {
 			t.Fatal(err)
 		}
-		for _, bad := range []uint64{0, 1, uint64(addr(readOnly)), 0x7ffffffff000, 0xffff800000000000, 1 << 63, 1<<64 - 1} {
+		for _, bad := range []uint64{0, 1, uint64(rawclone.AddrOf(readOnly)), 0x7ffffffff000, 0xffff800000000000, 1 << 63, 1<<64 - 1} {
 			for _, flags := range []uint64{
 				linux.CLONE_PARENT_SETTID,
 				linux.CLONE_CHILD_SETTID,
 				linux.CLONE_CHILD_CLEARTID | linux.CLONE_VM,
 				linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_SETTID | linux.CLONE_CHILD_CLEARTID,
 			} {
-				s := newScript(t)
-				call := s.clone4(a, flags|sigchld, linux.Clone4Args{Ptid: bad, Ctid: bad, StackStart: stackTop(memory(t, 1))}, s.exiting(5))
-				wait, status := s.wait(call, 0)
-				s.run()
+				s := kit.NewScript(t)
+				call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{Ptid: bad, Ctid: bad, StackStart: kit.Stack(t)}, s.Exiting(5))
+				wait, status := s.Wait(call, 0)
+				s.Run()
 				if e := call.Errno(); e != 0 {
-					t.Errorf("flags %#x, ptid and ctid %#x: %s", flags, bad, errName(e))
+					t.Errorf("flags %#x, ptid and ctid %#x: %s", flags, bad, kit.ErrnoName(e))
 				} else if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 5 {
 					t.Errorf("flags %#x, ptid and ctid %#x: wait4 returned %d, status %#x; want %d, exit status 5", flags, bad, int(wait.Ret), *status, call.Ret)
 				}
@@ -337,35 +322,35 @@ func TestBadTID(t *testing.T) {
 // caller's, and that stack_size means nothing: no sum of the two overflows. A pointer
 // to where no stack is is the child's trouble, if it uses it.
 func TestStack(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, flags := range []uint64{0, linux.CLONE_VM} {
 			for _, size := range []uint64{0, 1, 4096, 1 << 31, 1<<64 - 1} {
-				top := stackTop(memory(t, 1))
+				top := kit.Stack(t)
 				starts := []uint64{0, top, 8}
 				if size == 1<<64-1 {
 					starts = append(starts, 1<<31-1, 1<<32-1, 1<<32+8, 1<<47-4096, 1<<63, 1<<64-1)
 				}
 				for _, start := range starts {
-					start := a.inWord(start)
+					start := a.Truncate(start)
 					if start == 0 && flags&linux.CLONE_VM != 0 {
 						continue // two at once on one stack
 					}
-					if start == 1<<63 && os.Getenv(envSandbox) == "kvm" {
+					if start == 1<<63 && kit.Platform() == "kvm" {
 						continue // the KVM platform cannot run a task with a stack pointer that is not canonical
 					}
-					s := newScript(t)
-					callers := s.sys(rawclone.TrapSP)
-					child := s.newList()
-					sp := child.sys(rawclone.TrapSP)
+					s := kit.NewScript(t)
+					callers := s.Sys(rawclone.TrapSP)
+					child := s.NewList()
+					sp := child.Sys(rawclone.TrapSP)
 					bad := start != 0 && start != top
 					if bad {
-						child.sys(rawclone.TrapLoad, uintptr(start))
+						child.Sys(rawclone.TrapLoad, uintptr(start))
 					}
-					child.exit(0)
-					call := s.clone4(a, flags|sigchld, linux.Clone4Args{StackStart: start, StackSize: size}, child)
-					_, status := s.wait(call, 0)
-					s.run()
-					s.ok(call)
+					child.Exit(0)
+					call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{StackStart: start, StackSize: size}, child)
+					_, status := s.Wait(call, 0)
+					s.Run()
+					s.OK(call)
 					if ws := unix.WaitStatus(*status); bad && ws.Signal() != unix.SIGSEGV || !bad && ws != 0 {
 						t.Errorf("flags %#x, stack_start %#x: the child that used it ended with status %#x", flags, start, ws)
 					}
@@ -384,26 +369,26 @@ func TestStack(t *testing.T) {
 
 // TestTLS protects what CLONE_SETTLS sets, and that tls is not looked at without.
 func TestTLS(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		mem := uint64(addr(memory(t, 1)))
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		mem := uint64(rawclone.AddrOf(kit.Memory(t, 1)))
 		for _, flag := range []uint64{0, linux.CLONE_SETTLS} {
-			for _, tls := range append([]uint64{0, mem, 12345}, oddTLS...) {
-				tls := a.inWord(tls)
-				s := newScript(t)
-				callers := s.threadPointer()
-				child := s.newList()
-				childs := child.threadPointer()
-				child.exit(0)
-				call := s.clone4(a, flag|sigchld, linux.Clone4Args{TLS: tls}, child)
-				s.wait(call, 0)
-				s.run()
-				if flag != 0 && !validTLS(tls) {
+			for _, tls := range append([]uint64{0, mem, 12345}, kit.OddTLS()...) {
+				tls := a.Truncate(tls)
+				s := kit.NewScript(t)
+				callers := kit.ThreadPointer(s.List)
+				child := s.NewList()
+				childs := kit.ThreadPointer(child)
+				child.Exit(0)
+				call := a.Clone4(s.List, flag|kit.SIGCHLD, linux.Clone4Args{TLS: tls}, child)
+				s.Wait(call, 0)
+				s.Run()
+				if flag != 0 && !kit.ValidTLS(tls) {
 					if e := call.Errno(); e != unix.EPERM {
-						t.Errorf("tls %#x: %s, want EPERM", tls, errName(e))
+						t.Errorf("tls %#x: %s, want EPERM", tls, kit.ErrnoName(e))
 					}
 					continue
 				}
-				s.ok(call)
+				s.OK(call)
 				want := callers()
 				if flag != 0 {
 					want = uintptr(tls)
@@ -430,23 +415,23 @@ func TestNamespaces(t *testing.T) {
 		{"pid", linux.CLONE_NEWPID},
 		{"net", linux.CLONE_NEWNET},
 	}
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, made := range kinds {
-			s := newScript(t)
-			child := s.newList()
+			s := kit.NewScript(t)
+			child := s.NewList()
 			var parents, childs [6][]byte
 			for i, kind := range kinds {
-				name := s.path("/proc/self/ns/" + kind.name)
-				parents[i], childs[i] = s.buffer(64), s.buffer(64)
-				s.sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, addr(parents[i]), 64)
-				child.sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, addr(childs[i]), 64)
+				name := s.Path("/proc/self/ns/" + kind.name)
+				parents[i], childs[i] = s.Buffer(64), s.Buffer(64)
+				s.Sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, rawclone.AddrOf(parents[i]), 64)
+				child.Sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, rawclone.AddrOf(childs[i]), 64)
 			}
-			pid, ppid, uid := child.sys(unix.SYS_GETPID), child.sys(unix.SYS_GETPPID), child.sys(unix.SYS_GETUID)
-			child.exit(0)
-			call := s.clone4(a, made.flag|sigchld, linux.Clone4Args{}, child)
-			wait, _ := s.wait(call, 0)
-			s.run()
-			s.ok(call, wait)
+			pid, ppid, uid := child.Sys(unix.SYS_GETPID), child.Sys(unix.SYS_GETPPID), child.Sys(unix.SYS_GETUID)
+			child.Exit(0)
+			call := a.Clone4(s.List, made.flag|kit.SIGCHLD, linux.Clone4Args{}, child)
+			wait, _ := s.Wait(call, 0)
+			s.Run()
+			s.OK(call, wait)
 			for i, kind := range kinds {
 				if parents[i][0] == 0 || childs[i][0] == 0 {
 					t.Fatalf("%s: no link /proc/self/ns/%s", made.name, kind.name)
@@ -468,19 +453,19 @@ func TestNamespaces(t *testing.T) {
 // TestUTSNamespace protects that a new namespace is one, not only a new name: a
 // host name set in it stays in it.
 func TestUTSNamespace(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, flag := range []uint64{0, linux.CLONE_NEWUTS} {
-			s := newScript(t)
+			s := kit.NewScript(t)
 			name := fmt.Sprintf("child-%d-%d", os.Getpid(), flag)
-			child := s.newList()
-			set := child.sys(unix.SYS_SETHOSTNAME, s.path(name), len(name))
-			child.exit(0)
-			call := s.clone4(a, flag|sigchld, linux.Clone4Args{}, child)
-			s.wait(call, 0)
-			uname := s.buffer(sizeOfUtsname)
-			s.sys(unix.SYS_UNAME, addr(uname))
-			s.run()
-			s.ok(call, set)
+			child := s.NewList()
+			set := child.Sys(unix.SYS_SETHOSTNAME, s.Path(name), len(name))
+			child.Exit(0)
+			call := a.Clone4(s.List, flag|kit.SIGCHLD, linux.Clone4Args{}, child)
+			s.Wait(call, 0)
+			uname := s.Buffer(sizeOfUtsname)
+			s.Sys(unix.SYS_UNAME, uname)
+			s.Run()
+			s.OK(call, set)
 			seen := nodename(uname)
 			if got, want := seen == name, flag == 0; got != want {
 				t.Errorf("flags %#x: the parent's host name is %q after the child has set %q", flag, seen, name)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 import (
@@ -8,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runsc-ext/abi/linux"
+	"runsc-ext/test/kit"
 )
 
 // TestExitSignal protects which signal tells the caller of the child's end, and
 // which kind of wait sees the child.
 func TestExitSignal(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			signal uint64
 			comes  int // 0: none
@@ -30,19 +33,19 @@ func TestExitSignal(t *testing.T) {
 			{200, 0},
 			{255, 0},
 		} {
-			s := newScript(t)
-			all := s.p.Word()
+			s := kit.NewScript(t)
+			all := s.Word()
 			*all = ^uintptr(0)
-			info := s.buffer(128)
-			now := s.buffer(16)
+			info := s.Buffer(128)
+			now := s.Buffer(16)
 
-			call := s.clone4(a, tc.signal, linux.Clone4Args{}, s.exiting(9))
-			plain, plainStatus := s.wait(call, 0)
-			clone, cloneStatus := s.wait(call, unix.WCLONE)
-			pending := s.sys(unix.SYS_RT_SIGTIMEDWAIT, all, addr(info), addr(now), 8)
-			none, _ := s.wait(-1, unix.WALL)
-			s.run()
-			s.ok(call)
+			call := a.Clone4(s.List, tc.signal, linux.Clone4Args{}, s.Exiting(9))
+			plain, plainStatus := s.Wait(call, 0)
+			clone, cloneStatus := s.Wait(call, unix.WCLONE)
+			pending := s.Sys(unix.SYS_RT_SIGTIMEDWAIT, all, info, now, 8)
+			none, _ := s.Wait(-1, unix.WALL)
+			s.Run()
+			s.OK(call)
 
 			name := fmt.Sprintf("exit signal %d", tc.signal)
 			// "Wait for "clone" children only ... (A "clone" child is one which
@@ -56,24 +59,23 @@ func TestExitSignal(t *testing.T) {
 				t.Errorf("%s: the wait that sees the child returned %d, status %#x; want %d, exit status 9", name, int(sees.Ret), *status, call.Ret)
 			}
 			if e := not.Errno(); e != unix.ECHILD {
-				t.Errorf("%s: the wait that does not see the child: %s, want ECHILD", name, errName(e))
+				t.Errorf("%s: the wait that does not see the child: %s, want ECHILD", name, kit.ErrnoName(e))
 			}
 			if e := none.Errno(); e != unix.ECHILD {
-				t.Errorf("%s: a child is left: %s", name, errName(e))
+				t.Errorf("%s: a child is left: %s", name, kit.ErrnoName(e))
 			}
 			if tc.comes == 0 {
 				if e := pending.Errno(); e != unix.EAGAIN {
-					t.Errorf("%s: signal %d came, error %s; want none", name, int(pending.Ret), errName(e))
+					t.Errorf("%s: signal %d came, error %s; want none", name, int(pending.Ret), kit.ErrnoName(e))
 				}
 				continue
 			}
 			if int(pending.Ret) != tc.comes {
-				t.Errorf("%s: signal %d (%s), want %d", name, int(pending.Ret), errName(pending.Errno()), tc.comes)
+				t.Errorf("%s: signal %d (%s), want %d", name, int(pending.Ret), kit.ErrnoName(pending.Errno()), tc.comes)
 				continue
 			}
-			const cldExited = 1
-			i := siginfoOf(info)
-			if i.signo != int32(tc.comes) || i.code != cldExited || i.pid != int32(call.Ret) || i.status != 9 {
+			i := kit.SiginfoOf(info)
+			if i.Signo != int32(tc.comes) || i.Code != kit.CLD_EXITED || i.PID != int32(call.Ret) || i.Status != 9 {
 				t.Errorf("%s: siginfo %+v, want signo %d, code CLD_EXITED, pid %d, status 9", name, i, tc.comes, call.Ret)
 			}
 		}
@@ -82,16 +84,16 @@ func TestExitSignal(t *testing.T) {
 
 // TestKilledChild protects that the child's end by a signal is told as such.
 func TestKilledChild(t *testing.T) {
-	onEachABI(t, func(t *testing.T, a *abi) {
-		s := newScript(t)
-		child := s.newList()
-		pid := child.sys(unix.SYS_GETPID)
-		child.sys(unix.SYS_KILL, pid, int(unix.SIGKILL))
-		child.exit(0)
-		call := s.clone4(a, sigchld, linux.Clone4Args{}, child)
-		wait, status := s.wait(call, 0)
-		s.run()
-		s.ok(call, wait)
+	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
+		s := kit.NewScript(t)
+		child := s.NewList()
+		pid := child.Sys(unix.SYS_GETPID)
+		child.Sys(unix.SYS_KILL, pid, int(unix.SIGKILL))
+		child.Exit(0)
+		call := a.Clone4(s.List, kit.SIGCHLD, linux.Clone4Args{}, child)
+		wait, status := s.Wait(call, 0)
+		s.Run()
+		s.OK(call, wait)
 		if ws := unix.WaitStatus(*status); !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
 			t.Errorf("wait status %#x, want the one of SIGKILL", ws)
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package syscalls
 
 // Tests of a task under a tracer: which stops it makes, in which order, and that it
@@ -16,7 +18,6 @@ package syscalls
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // Places in struct user, for PTRACE_PEEKUSER.
@@ -55,14 +57,14 @@ const sandboxI386 = 0x86000000
 // tracedCall is a way to make a child that a tracer looks at.
 type tracedCall struct {
 	name string
-	abi  *abi    // nil for clone(2)
-	rax  uintptr // what the caller puts there
+	abi  *kit.ABI // nil for clone(2)
+	rax  uintptr  // what the caller puts there
 
 	// Where flags_low and args are in struct user.
 	flags, args uintptr
 }
 
-func (c *tracedCall) int80() bool { return c.abi != nil && c.abi.entry == rawclone.Int80 }
+func (c *tracedCall) int80() bool { return c.abi != nil && c.abi.Entry == rawclone.Int80 }
 
 // getpid returns the number of getpid(2) for the same instruction.
 func (c *tracedCall) getpid() uintptr {
@@ -79,15 +81,15 @@ func (c *tracedCall) shows(orig, rax uintptr) bool {
 		return orig == rax
 	}
 	rax = uintptr(uint32(rax))
-	return orig == rax || os.Getenv(envSandbox) != "" && orig == rax+sandboxI386
+	return orig == rax || kit.Platform() != "" && orig == rax+sandboxI386
 }
 
 // tracedCalls returns a call for each ABI, and clone(2). In an emulated machine, where
 // tracing is slow, it leaves out what is not special to this sentry.
 func tracedCalls() []*tracedCall {
 	calls := []*tracedCall{{name: "clone", rax: unix.SYS_CLONE, flags: userRDI, args: userRSI}}
-	for i := range abis {
-		c := &tracedCall{name: abis[i].name, abi: &abis[i], rax: abis[i].nr, flags: userRSI, args: userR10}
+	for _, abi := range kit.ABIs() {
+		c := &tracedCall{name: abi.Name, abi: abi, rax: abi.Number, flags: userRSI, args: userR10}
 		if c.int80() {
 			c.flags, c.args = userRCX, userRSI
 		}
@@ -109,13 +111,13 @@ func uncleanCalls() []*tracedCall {
 	return calls
 }
 
-// op returns the operation that makes the call.
-func (c *tracedCall) op(s *script, flags, stack uint64, tid *uintptr, child *list) rawclone.Op {
+// op returns the operation that makes the call, with a struct in args.
+func (c *tracedCall) op(args []byte, flags, stack uint64, tid *uintptr, child *rawclone.List) rawclone.Op {
 	if c.abi == nil {
-		return rawclone.Op{Trap: c.rax, Child: child.first, Args: [6]uintptr{uintptr(flags), uintptr(stack), rawclone.Addr(tid), rawclone.Addr(tid)}}
+		return rawclone.Op{Trap: c.rax, Child: child.First(), Args: [6]uintptr{uintptr(flags), uintptr(stack), rawclone.Addr(tid), rawclone.Addr(tid)}}
 	}
-	args := s.encode(c.abi, linux.Clone4Args{StackStart: stack, Ptid: uint64(rawclone.Addr(tid)), Ctid: uint64(rawclone.Addr(tid))})
-	return rawclone.Op{Trap: c.rax, Entry: c.abi.entry, Child: child.first, Args: [6]uintptr{0, uintptr(flags), c.abi.size(), args}}
+	copy(args, c.abi.Encode(linux.Clone4Args{StackStart: stack, Ptid: uint64(rawclone.Addr(tid)), Ctid: uint64(rawclone.Addr(tid))}))
+	return rawclone.Op{Trap: c.rax, Entry: c.abi.Entry, Child: child.First(), Args: [6]uintptr{0, uintptr(flags), c.abi.Size(), rawclone.AddrOf(args)}}
 }
 
 // Ways in which a tracer gets its tracee.
@@ -129,20 +131,21 @@ const (
 // the test.
 type tracing struct {
 	t    *testing.T
-	s    *script
+	s    *kit.Script
 	call *tracedCall
 	way  string
 
-	fork     *rawclone.Op // makes the tracee
-	op       *rawclone.Op // the traced call
-	join     *rawclone.Op // waits for the child
-	body     *list        // what the child does
-	stack    uint64       // one for it
-	status   *uintptr     // its wait status, by join
-	ran      *uintptr     // 1 when it is about to end
-	after    *uintptr     // 1 when the tracee has gone on after the call
-	tid      *uintptr     // not 0 while there is a thread
-	gate     [2]int       // a pipe: what the tracee waits for before the call
+	fork     *rawclone.Op   // makes the tracee
+	op       *rawclone.Op   // the traced call
+	join     *rawclone.Op   // waits for the child
+	body     *rawclone.List // what the child does
+	stack    uint64         // one for it
+	args     []byte         // the struct of the traced call
+	status   *uintptr       // its wait status, by join
+	ran      *uintptr       // 1 when it is about to end
+	after    *uintptr       // 1 when the tracee has gone on after the call
+	tid      *uintptr       // not 0 while there is a thread
+	gate     [2]int         // a pipe: what the tracee waits for before the call
 	peeked   *uintptr
 	isThread bool
 
@@ -174,10 +177,10 @@ const (
 func newTracing(t *testing.T, way string, c *tracedCall) *tracing {
 	t.Helper()
 	pin(t)
-	s := newScript(t)
-	tr := &tracing{t: t, s: s, call: c, way: way, body: s.newList(), stack: stackTop(memory(t, 1))}
-	tr.status, tr.after, tr.ran, tr.tid, tr.peeked = s.p.Word(), s.p.Word(), s.p.Word(), s.p.Word(), s.p.Word()
-	tr.fork = s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first})
+	s := kit.NewScript(t)
+	tr := &tracing{t: t, s: s, call: c, way: way, body: s.NewList(), stack: kit.Stack(t), args: s.Buffer(linux.SizeOfClone4Args)}
+	tr.status, tr.after, tr.ran, tr.tid, tr.peeked = s.Word(), s.Word(), s.Word(), s.Word(), s.Word()
+	tr.fork = s.Program().List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.First()})
 	if err := unix.Pipe(tr.gate[:]); err != nil {
 		t.Fatal(err)
 	}
@@ -221,36 +224,37 @@ func pin(t *testing.T) {
 func (tr *tracing) prepare(flags uint64, ownStack bool) {
 	tr.t.Helper()
 	s, child := tr.s, tr.body
-	s.n, child.n = 0, 0
+	s.Reset()
+	child.Reset()
 	tr.isThread = flags&linux.CLONE_THREAD != 0
 
-	child.sys(rawclone.TrapStore, tr.ran, 1)
+	child.Sys(rawclone.TrapStore, tr.ran, 1)
 	if tr.isThread {
 		// The status of a thread may be told as that of its process.
-		child.sys(unix.SYS_EXIT, traceeStatus)
+		child.Sys(unix.SYS_EXIT, traceeStatus)
 		flags |= linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_CLEARTID
 	} else {
-		child.exit(childStatus)
+		child.Exit(childStatus)
 	}
 
 	if tr.way == traceme {
-		me := s.sys(unix.SYS_GETPID)
-		s.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
-		s.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+		me := s.Sys(unix.SYS_GETPID)
+		s.Sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+		s.Sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
 	}
-	s.sys(unix.SYS_READ, tr.gate[0], tr.peeked, 1)
+	s.Sys(unix.SYS_READ, tr.gate[0], tr.peeked, 1)
 	var stack uint64
 	if ownStack {
 		stack = tr.stack
 	}
-	tr.op = s.op(tr.call.op(s, flags, stack, tr.tid, child))
-	s.sys(rawclone.TrapStore, tr.after, 1)
+	tr.op = s.Append(tr.call.op(tr.args, flags, stack, tr.tid, child))
+	s.Sys(rawclone.TrapStore, tr.after, 1)
 	if tr.isThread {
-		tr.join = s.sys(unix.SYS_FUTEX, tr.tid, 0 /* FUTEX_WAIT */, tr.op, 0)
+		tr.join = s.Sys(unix.SYS_FUTEX, tr.tid, 0 /* FUTEX_WAIT */, tr.op, 0)
 	} else {
-		tr.join = s.sys(unix.SYS_WAIT4, tr.op, tr.status, unix.WALL)
+		tr.join = s.Sys(unix.SYS_WAIT4, tr.op, tr.status, unix.WALL)
 	}
-	s.exit(traceeStatus)
+	s.Exit(traceeStatus)
 }
 
 // ptrace is ptrace(2).
@@ -551,7 +555,7 @@ func (tr *tracing) check(what, tracee, child string) {
 func (tr *tracing) checkChild(what string) {
 	tr.t.Helper()
 	if e := tr.op.Errno(); e != 0 || *tr.ran != 1 || *tr.after != 1 {
-		tr.t.Errorf("%s: the call: %s, the child ran: %d, the tracee went on: %d", what, errName(e), *tr.ran, *tr.after)
+		tr.t.Errorf("%s: the call: %s, the child ran: %d, the tracee went on: %d", what, kit.ErrnoName(e), *tr.ran, *tr.after)
 	}
 	if tr.event != 0 && tr.op.Ret != tr.event || tr.child != nil && int(tr.op.Ret) != tr.child.pid {
 		tr.t.Errorf("%s: the call gave %d, the event message was %d, the child is %v", what, tr.op.Ret, tr.event, tr.child)
@@ -578,8 +582,8 @@ func asTracer(t *testing.T, name string, f func(t *testing.T)) {
 const (
 	ptraced  = linux.CLONE_PTRACE
 	untraced = linux.CLONE_UNTRACED
-	vfork    = linux.CLONE_VFORK | sigchld
-	vforkVM  = linux.CLONE_VFORK | linux.CLONE_VM | sigchld
+	vfork    = linux.CLONE_VFORK | kit.SIGCHLD
+	vforkVM  = linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD
 )
 
 // eventOptions are all options for events of calls that make children.
@@ -609,15 +613,15 @@ func TestTracedSteps(t *testing.T) {
 		always   bool   // the child is a tracee without an event too
 	}{
 		//                                 none CLONE FORK VFORK DONE all
-		{sigchld, false, "                 -    -     FORK -     -    FORK", false},
-		{sigchld | untraced, false, "      -    -     -    -     -    -", false},
-		{sigchld | ptraced, false, "       -    -     FORK -     -    FORK", true},
+		{kit.SIGCHLD, false, "                 -    -     FORK -     -    FORK", false},
+		{kit.SIGCHLD | untraced, false, "      -    -     -    -     -    -", false},
+		{kit.SIGCHLD | ptraced, false, "       -    -     FORK -     -    FORK", true},
 		{0, false, "                       -    CLONE -    -     -    CLONE", false},
 		{untraced, false, "                -    -     -    -     -    -", false},
 		{ptraced, false, "                 -    CLONE -    -     -    CLONE", true},
-		{threadFlags, own, "               -    CLONE -    -     -    CLONE", false},
-		{threadFlags | untraced, own, "    -    -     -    -     -    -", false},
-		{threadFlags | ptraced, own, "     -    CLONE -    -     -    CLONE", true},
+		{kit.ThreadFlags, own, "               -    CLONE -    -     -    CLONE", false},
+		{kit.ThreadFlags | untraced, own, "    -    -     -    -     -    -", false},
+		{kit.ThreadFlags | ptraced, own, "     -    CLONE -    -     -    CLONE", true},
 		{vfork, false, "                   -    -     -    VFORK DONE VFORK+DONE", false},
 		{vfork | untraced, false, "        -    -     -    -     DONE DONE", false},
 		{vfork | ptraced, false, "         -    -     -    VFORK DONE VFORK+DONE", true},
@@ -726,59 +730,59 @@ func TestTracedResumed(t *testing.T) {
 		want   outcome
 	}{
 		// Events only.
-		{sigchld, cont, nil, cont, "FORK =6", "first =5", whole},
+		{kit.SIGCHLD, cont, nil, cont, "FORK =6", "first =5", whole},
 		{0, cont, nil, cont, "CLONE =6", "first =5", whole},
 		{vfork, cont, nil, cont, "VFORK DONE =6", "first =5", whole},
 		{vfork | untraced, cont, nil, cont, "DONE =6", "", whole},
 
 		// An event in the middle of a call is followed by the exit.
-		{sigchld, cont, map[string]int{"FORK": step}, cont, "FORK call< join> join< exit> =6", "first =5", whole},
+		{kit.SIGCHLD, cont, map[string]int{"FORK": step}, cont, "FORK call< join> join< exit> =6", "first =5", whole},
 		{vfork, cont, map[string]int{"VFORK": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", whole},
 		{vfork, cont, map[string]int{"DONE": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", whole},
-		{sigchld, cont, map[string]int{"FORK": step, "call<": cont}, step, "FORK call< =6", "first exit> =5", whole},
-		{sigchld, step, map[string]int{"call>": cont}, cont, "call> FORK =6", "first =5", whole},
-		{sigchld, step, map[string]int{"FORK": cont}, cont, "call> FORK =6", "first =5", whole},
+		{kit.SIGCHLD, cont, map[string]int{"FORK": step, "call<": cont}, step, "FORK call< =6", "first exit> =5", whole},
+		{kit.SIGCHLD, step, map[string]int{"call>": cont}, cont, "call> FORK =6", "first =5", whole},
+		{kit.SIGCHLD, step, map[string]int{"FORK": cont}, cont, "call> FORK =6", "first =5", whole},
 		{vfork, step, map[string]int{"VFORK": cont}, cont, "call> VFORK DONE =6", "first =5", whole},
 		{vfork, step, map[string]int{"VFORK": cont, "DONE": step}, cont, "call> VFORK DONE call< join> join< exit> =6", "first =5", whole},
 
 		// A single step is one over the whole rest of the call.
-		{sigchld, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> FORK TRAP =6", "first =5", whole},
+		{kit.SIGCHLD, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> FORK TRAP =6", "first =5", whole},
 		{vfork, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> VFORK DONE TRAP =6", "first =5", whole},
-		{sigchld | untraced, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> TRAP =6", "", whole},
-		{sigchld, cont, map[string]int{"FORK": single, "TRAP": cont}, cont, "FORK TRAP =6", "first =5", whole},
+		{kit.SIGCHLD | untraced, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> TRAP =6", "", whole},
+		{kit.SIGCHLD, cont, map[string]int{"FORK": single, "TRAP": cont}, cont, "FORK TRAP =6", "first =5", whole},
 		{vfork, cont, map[string]int{"DONE": single, "TRAP": cont}, cont, "VFORK DONE TRAP =6", "first =5", whole},
-		{sigchld, step, map[string]int{"call<": single, "TRAP": cont}, cont, "call> FORK call< TRAP =6", "first =5", whole},
+		{kit.SIGCHLD, step, map[string]int{"call<": single, "TRAP": cont}, cont, "call> FORK call< TRAP =6", "first =5", whole},
 
 		// The tracer lets go of it, and of the child.
-		{sigchld, step, map[string]int{"call>": detach}, detach, "call> =6", "", whole},
+		{kit.SIGCHLD, step, map[string]int{"call>": detach}, detach, "call> =6", "", whole},
 		{vfork, step, map[string]int{"call>": detach}, detach, "call> =6", "", whole},
-		{sigchld, step, map[string]int{"FORK": detach}, detach, "call> FORK =6", "first", whole},
+		{kit.SIGCHLD, step, map[string]int{"FORK": detach}, detach, "call> FORK =6", "first", whole},
 		{vfork, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", whole},
 		{vforkVM, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", whole},
 		{vfork, step, map[string]int{"DONE": detach}, cont, "call> VFORK DONE =6", "first =5", whole},
 		{vfork | untraced, step, map[string]int{"DONE": detach}, cont, "call> DONE =6", "", whole},
-		{sigchld, step, map[string]int{"call<": detach}, cont, "call> FORK call< =6", "first =5", whole},
-		{sigchld, cont, map[string]int{"FORK": detach}, detach, "FORK =6", "first", whole},
+		{kit.SIGCHLD, step, map[string]int{"call<": detach}, cont, "call> FORK call< =6", "first =5", whole},
+		{kit.SIGCHLD, cont, map[string]int{"FORK": detach}, detach, "FORK =6", "first", whole},
 		{vfork, cont, map[string]int{"VFORK": detach}, detach, "VFORK =6", "first", whole},
 		{vfork, cont, map[string]int{"VFORK": detach}, cont, "VFORK =6", "first =5", whole},
 
 		// Somebody kills it.
-		{sigchld, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", none},
+		{kit.SIGCHLD, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", none},
 		{vfork, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", none},
-		{sigchld, step, map[string]int{"FORK": kill}, cont, "call> FORK SIGKILL", "first =5", half},
+		{kit.SIGCHLD, step, map[string]int{"FORK": kill}, cont, "call> FORK SIGKILL", "first =5", half},
 		{vfork, step, map[string]int{"VFORK": kill}, cont, "call> VFORK SIGKILL", "first =5", half},
 		{vfork, cont, map[string]int{"VFORK": kill}, cont, "VFORK SIGKILL", "first =5", half},
 		{vfork, step, map[string]int{"DONE": kill}, cont, "call> VFORK DONE SIGKILL", "first =5", half},
 		{vfork | untraced, step, map[string]int{"DONE": kill}, cont, "call> DONE SIGKILL", "", half},
-		{sigchld, step, map[string]int{"call<": kill}, cont, "call> FORK call< SIGKILL", "first =5", half},
+		{kit.SIGCHLD, step, map[string]int{"call<": kill}, cont, "call> FORK call< SIGKILL", "first =5", half},
 
 		// The tracer makes the calls itself.
-		{sigchld, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", enosys},
+		{kit.SIGCHLD, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", enosys},
 		{vfork, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", enosys},
-		{sigchld, emu, map[string]int{"call>": cont}, cont, "call> =6", "", enosys},
-		{sigchld, emu, map[string]int{"join>": step}, cont, "call> join> join< exit> =6", "", enosys},
+		{kit.SIGCHLD, emu, map[string]int{"call>": cont}, cont, "call> =6", "", enosys},
+		{kit.SIGCHLD, emu, map[string]int{"join>": step}, cont, "call> join> join< exit> =6", "", enosys},
 		{vfork, emu, map[string]int{"join>": cont}, cont, "call> join> =6", "", enosys},
-		{sigchld, step, map[string]int{"call>": emu, "join>": cont}, cont, "call> FORK join> =6", "first =5", half},
+		{kit.SIGCHLD, step, map[string]int{"call>": emu, "join>": cont}, cont, "call> FORK join> =6", "first =5", half},
 		{vfork, step, map[string]int{"VFORK": emu, "join>": cont}, cont, "call> VFORK DONE join> =6", "first =5", half},
 		{vfork, cont, map[string]int{"DONE": emu, "join>": step}, cont, "VFORK DONE join> join< exit> =6", "first =5", half},
 	}
@@ -810,7 +814,7 @@ func TestTracedResumed(t *testing.T) {
 						}
 					case enosys:
 						if e != unix.ENOSYS {
-							t.Errorf("%s: the call: %s, want ENOSYS", what, errName(e))
+							t.Errorf("%s: the call: %s, want ENOSYS", what, kit.ErrnoName(e))
 						}
 						fallthrough
 					case none:
@@ -863,20 +867,20 @@ func TestTracedChanged(t *testing.T) {
 	}
 	getpid := func(tr *tracing) { tr.op.Trap = tr.call.getpid() }
 	all := []test{
-		{"getpid to the call", sigchld, getpid, "getpid>", toCall, "getpid>" + forks, 0},
+		{"getpid to the call", kit.SIGCHLD, getpid, "getpid>", toCall, "getpid>" + forks, 0},
 		{"getpid to the call, vfork", vfork, getpid, "getpid>", toCall, "getpid>" + vforks, 0},
-		{"the call to -1", sigchld, nil, "call>", none, "call>" + fails, unix.ENOSYS},
+		{"the call to -1", kit.SIGCHLD, nil, "call>", none, "call>" + fails, unix.ENOSYS},
 		{"the call to -1, vfork", vfork, nil, "call>", none, "call>" + fails, unix.ENOSYS},
-		{"fork to vfork", sigchld, nil, "call>", flags(vfork), "call>" + vforks, 0},
-		{"vfork to fork", vfork, nil, "call>", flags(sigchld), "call>" + forks, 0},
-		{"fork to clone", sigchld, nil, "call>", flags(0), "call> CLONE call< join> join< exit> =6", 0},
-		{"fork to UNTRACED", sigchld, nil, "call>", flags(sigchld | untraced), "call>" + fails, 0},
-		{"fork to vfork at the event", sigchld, nil, "FORK", flags(vfork), "call>" + forks, 0},
-		{"vfork to fork at the event", vfork, nil, "VFORK", flags(sigchld), "call>" + vforks, 0},
-		{"the call to getpid at the event", sigchld, nil, "FORK", func(tr *tracing) { number(tr, tr.call.getpid()) }, "call>" + forks, 0},
+		{"fork to vfork", kit.SIGCHLD, nil, "call>", flags(vfork), "call>" + vforks, 0},
+		{"vfork to fork", vfork, nil, "call>", flags(kit.SIGCHLD), "call>" + forks, 0},
+		{"fork to clone", kit.SIGCHLD, nil, "call>", flags(0), "call> CLONE call< join> join< exit> =6", 0},
+		{"fork to UNTRACED", kit.SIGCHLD, nil, "call>", flags(kit.SIGCHLD | untraced), "call>" + fails, 0},
+		{"fork to vfork at the event", kit.SIGCHLD, nil, "FORK", flags(vfork), "call>" + forks, 0},
+		{"vfork to fork at the event", vfork, nil, "VFORK", flags(kit.SIGCHLD), "call>" + vforks, 0},
+		{"the call to getpid at the event", kit.SIGCHLD, nil, "FORK", func(tr *tracing) { number(tr, tr.call.getpid()) }, "call>" + forks, 0},
 		{"the call to getpid at the event, vfork", vfork, nil, "VFORK", func(tr *tracing) { number(tr, tr.call.getpid()) }, "call>" + vforks, 0},
 		{"the call to -1 at the end of vfork", vfork, nil, "DONE", none, "call>" + vforks, 0},
-		{"the result", sigchld, nil, "call<", func(tr *tracing) {
+		{"the result", kit.SIGCHLD, nil, "call<", func(tr *tracing) {
 			tr.poke(tr.tracee.pid, userRAX, ^uintptr(unix.EPERM)+1)
 		}, "call>" + forks, unix.EPERM},
 	}
@@ -887,11 +891,11 @@ func TestTracedChanged(t *testing.T) {
 
 	var good uintptr
 	clone4s := []test{
-		{"fork to a bad flag", sigchld, nil, "call>", flags(0x1000), "call>" + fails, unix.EINVAL},
-		{"a bad flag to fork", 0x1000, nil, "call>", flags(sigchld), "call>" + forks, 0},
-		{"upper half of flags", sigchld, nil, "call>", flags(1<<32 | sigchld), "call>" + forks, 0},
-		{"bad pointer", sigchld, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, 8) }, "call>" + fails, unix.EFAULT},
-		{"bad size", sigchld, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, userRDX, 48) }, "call>" + fails, unix.EINVAL},
+		{"fork to a bad flag", kit.SIGCHLD, nil, "call>", flags(0x1000), "call>" + fails, unix.EINVAL},
+		{"a bad flag to fork", 0x1000, nil, "call>", flags(kit.SIGCHLD), "call>" + forks, 0},
+		{"upper half of flags", kit.SIGCHLD, nil, "call>", flags(1<<32 | kit.SIGCHLD), "call>" + forks, 0},
+		{"bad pointer", kit.SIGCHLD, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, 8) }, "call>" + fails, unix.EFAULT},
+		{"bad size", kit.SIGCHLD, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, userRDX, 48) }, "call>" + fails, unix.EINVAL},
 		{"good pointer", vfork, func(tr *tracing) { good, tr.op.Args[3] = tr.op.Args[3], 8 }, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, good) }, "call>" + vforks, 0},
 	}
 	// What is in the struct counts when the call is made as well. TLS is checked.
@@ -900,9 +904,9 @@ func TestTracedChanged(t *testing.T) {
 		return func(tr *tracing) { tr.ptrace(unix.PTRACE_POKEDATA, tr.tracee.pid, tr.op.Args[3]+tls, v) }
 	}
 	structs := []test{
-		{"struct to bad TLS", sigchld | linux.CLONE_SETTLS, nil, "call>", tlsTo(badTLS), "call>" + fails, unix.EPERM},
-		{"struct to good TLS", vfork | linux.CLONE_SETTLS, func(tr *tracing) { *word(tr.s.bytes(tr.op.Args[3]+tls, 8)) = badTLS }, "call>", tlsTo(0), "call>" + vforks, 0},
-		{"struct to bad TLS at the event", sigchld | linux.CLONE_SETTLS, nil, "FORK", tlsTo(badTLS), "call>" + forks, 0},
+		{"struct to bad TLS", kit.SIGCHLD | linux.CLONE_SETTLS, nil, "call>", tlsTo(badTLS), "call>" + fails, unix.EPERM},
+		{"struct to good TLS", vfork | linux.CLONE_SETTLS, func(tr *tracing) { *rawclone.WordOf(tr.args[tls:]) = badTLS }, "call>", tlsTo(0), "call>" + vforks, 0},
+		{"struct to bad TLS at the event", kit.SIGCHLD | linux.CLONE_SETTLS, nil, "FORK", tlsTo(badTLS), "call>" + forks, 0},
 	}
 	for _, c := range append(tracedCalls(), uncleanCalls()...) {
 		asTracer(t, c.name, func(t *testing.T) {
@@ -910,7 +914,7 @@ func TestTracedChanged(t *testing.T) {
 			if c.abi != nil {
 				tests = append(tests, clone4s...)
 			}
-			if c.abi != nil && c.abi.word == 8 {
+			if c.abi != nil && c.abi.Word == 8 {
 				tests = append(tests, structs...)
 			}
 			numbers := bySyscall
@@ -920,12 +924,12 @@ func TestTracedChanged(t *testing.T) {
 			for _, nr := range numbers {
 				change := func(tr *tracing) { number(tr, nr) }
 				tests = append(tests,
-					test{fmt.Sprintf("the call to %#x", nr), sigchld, nil, "call>", change, "call>" + fails, unix.ENOSYS},
+					test{fmt.Sprintf("the call to %#x", nr), kit.SIGCHLD, nil, "call>", change, "call>" + fails, unix.ENOSYS},
 					test{fmt.Sprintf("getpid to %#x", nr), vfork, getpid, "getpid>", change, "getpid>" + fails, unix.ENOSYS})
 			}
 			tr := newTracing(t, traceme, c)
 			for _, tc := range tests {
-				if c.int80() && tc.at == "getpid>" && os.Getenv(envSandbox) == "kvm" {
+				if c.int80() && tc.at == "getpid>" && kit.Platform() == "kvm" {
 					continue // where gVisor gives SIGSEGV for it
 				}
 				tr.prepare(tc.flags, false)
@@ -947,7 +951,7 @@ func TestTracedChanged(t *testing.T) {
 				if tc.want == 0 {
 					tr.checkChild(tc.name)
 				} else if e := tr.op.Errno(); e != tc.want {
-					t.Errorf("%s: %s, want %s", tc.name, errName(e), errName(tc.want))
+					t.Errorf("%s: %s, want %s", tc.name, kit.ErrnoName(e), kit.ErrnoName(tc.want))
 				}
 			}
 		})
@@ -974,9 +978,9 @@ func TestTracedTracerKilled(t *testing.T) {
 				flags uint64
 				stops []uintptr // up to that at which the tracer is killed
 			}{
-				{"entry", sigchld, []uintptr{syscallStop}},
-				{"event", sigchld, []uintptr{syscallStop, forkEvent}},
-				{"exit", sigchld, []uintptr{syscallStop, forkEvent, syscallStop}},
+				{"entry", kit.SIGCHLD, []uintptr{syscallStop}},
+				{"event", kit.SIGCHLD, []uintptr{syscallStop, forkEvent}},
+				{"exit", kit.SIGCHLD, []uintptr{syscallStop, forkEvent, syscallStop}},
 				{"entry of vfork", vfork, []uintptr{syscallStop}},
 				{"event of vfork", vfork, []uintptr{syscallStop, vforkEvent}},
 				{"event of vfork, own stack", vforkVM, []uintptr{syscallStop, vforkEvent}},
@@ -992,39 +996,39 @@ func TestTracedTracerKilled(t *testing.T) {
 // killTracer runs a tracer of a call by c that is killed at the last of stops.
 func killTracer(t *testing.T, c *tracedCall, what string, flags uint64, exitKill int, stops []uintptr) {
 	t.Helper()
-	s := newScript(t)
-	tracee := s.newList()
-	me := tracee.sys(unix.SYS_GETPID)
-	tracee.sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
-	tracee.sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+	s := kit.NewScript(t)
+	tracee := s.NewList()
+	me := tracee.Sys(unix.SYS_GETPID)
+	tracee.Sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+	tracee.Sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
 	var stack uint64
 	if flags&linux.CLONE_VM != 0 {
-		stack = stackTop(memory(t, 1))
+		stack = kit.Stack(t)
 	}
-	call := tracee.op(c.op(s, flags, stack, s.p.Word(), s.exiting(childStatus)))
-	join, joined := tracee.wait(call, unix.WALL)
-	tracee.exit(traceeStatus)
+	call := tracee.Append(c.op(s.Buffer(linux.SizeOfClone4Args), flags, stack, s.Word(), s.Exiting(childStatus)))
+	join, joined := tracee.Wait(call, unix.WALL)
+	tracee.Exit(traceeStatus)
 
-	start := s.op(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: tracee.first})
-	s.wait(start, 0)
-	s.sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, eventOptions|unix.PTRACE_O_TRACESYSGOOD|exitKill)
-	child := s.p.Word()
+	start := s.Clone(kit.SIGCHLD, tracee)
+	s.Wait(start, 0)
+	s.Sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, eventOptions|unix.PTRACE_O_TRACESYSGOOD|exitKill)
+	child := s.Word()
 	var got []*uintptr
 	for i := range stops {
-		s.sys(unix.SYS_PTRACE, unix.PTRACE_SYSCALL, start)
-		_, status := s.wait(start, unix.WALL)
+		s.Sys(unix.SYS_PTRACE, unix.PTRACE_SYSCALL, start)
+		_, status := s.Wait(start, unix.WALL)
 		got = append(got, status)
 		if i == 1 { // the event
-			s.sys(unix.SYS_PTRACE, unix.PTRACE_GETEVENTMSG, start, 0, child)
+			s.Sys(unix.SYS_PTRACE, unix.PTRACE_GETEVENTMSG, start, 0, child)
 		}
 	}
-	self := s.sys(unix.SYS_GETPID)
-	s.sys(unix.SYS_KILL, self, int(unix.SIGKILL))
-	tracer, e := rawclone.Do(s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first}))
+	self := s.Sys(unix.SYS_GETPID)
+	s.Sys(unix.SYS_KILL, self, int(unix.SIGKILL))
+	tracer, e := s.Start(kit.SIGCHLD)
 	if e != 0 {
 		t.Fatalf("making the tracer: %v", e)
 	}
-	if ws := reapSoon(t, tracer); ws != unix.WaitStatus(unix.SIGKILL) {
+	if ws := reapSoon(t, uintptr(tracer)); ws != unix.WaitStatus(unix.SIGKILL) {
 		t.Fatalf("%s: the tracer ended with wait status %#x", what, ws)
 	}
 	for i, want := range stops {
@@ -1062,7 +1066,7 @@ func reapSoon(t *testing.T, pid uintptr) unix.WaitStatus {
 	t.Helper()
 	late := time.AfterFunc(patience, func() { unix.Kill(int(pid), unix.SIGKILL) })
 	defer late.Stop()
-	return reap(t, int(pid))
+	return kit.Reap(t, int(pid))
 }
 
 // TestTracedOnAndOff protects that a tracer can begin and end to trace at any
@@ -1070,15 +1074,15 @@ func reapSoon(t *testing.T, pid uintptr) unix.WaitStatus {
 func TestTracedOnAndOff(t *testing.T) {
 	for _, c := range tracedCalls() {
 		asTracer(t, c.name, func(t *testing.T) {
-			s := newScript(t)
+			s := kit.NewScript(t)
 			var calls, joins []*rawclone.Op
 			for i := range 15 {
-				call := s.op(c.op(s, []uint64{sigchld, vfork, 0}[i%3], 0, s.p.Word(), s.exiting(childStatus)))
-				join, _ := s.wait(call, unix.WALL)
+				call := s.Append(c.op(s.Buffer(linux.SizeOfClone4Args), []uint64{kit.SIGCHLD, vfork, 0}[i%3], 0, s.Word(), s.Exiting(childStatus)))
+				join, _ := s.Wait(call, unix.WALL)
 				calls, joins = append(calls, call), append(joins, join)
 			}
-			s.exit(traceeStatus)
-			pid, e := rawclone.Do(s.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: s.first}))
+			s.Exit(traceeStatus)
+			pid, e := s.Start(kit.SIGCHLD)
 			if e != 0 {
 				t.Fatal(e)
 			}
@@ -1116,7 +1120,7 @@ func TestTracedOnAndOff(t *testing.T) {
 				}
 			}
 			if !ended {
-				end = reap(t, tracee)
+				end = kit.Reap(t, tracee)
 			}
 			t.Logf("%d visits", visits)
 			if end.ExitStatus() != traceeStatus {

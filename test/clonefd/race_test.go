@@ -1,11 +1,11 @@
-package syscalls
+// SPDX-License-Identifier: Apache-2.0
+
+package clonefd
 
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +15,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // quick is a call by the Go program that makes children with CLONE_FD which end at
@@ -26,12 +27,12 @@ type quick struct {
 	status *uintptr // that the children exit with
 }
 
-func newQuick(t *testing.T, a *abi, flags uint64, fdFlags uint32) *quick {
-	s := newScript(t)
-	q := &quick{status: s.p.Word()}
-	child := s.newList()
-	child.exit(child.sys(rawclone.TrapLoad, q.status))
-	q.call, q.fd = s.newList().clone4FD(a, flags|linux.CLONE_FD|linux.CLONE_VM, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, child)
+func newQuick(t *testing.T, a *kit.ABI, flags uint64, fdFlags uint32) *quick {
+	s := kit.NewScript(t)
+	q := &quick{status: s.Word()}
+	child := s.NewList()
+	child.Exit(child.Sys(rawclone.TrapLoad, q.status))
+	q.call, q.fd = a.Clone4FD(s.NewList(), flags|linux.CLONE_FD|linux.CLONE_VM, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, child)
 	return q
 }
 
@@ -70,8 +71,9 @@ func TestFDManyChildren(t *testing.T) {
 	var waiter, makers sync.WaitGroup
 	waiter.Go(func() { noWait(t, &done) })
 	const threads = 4
+	abis := kit.ABIs()
 	for i := range threads {
-		q := newQuick(t, &abis[i%len(abis)], linux.CLONE_AUTOREAP|[]uint64{sigchld, 0}[i%2], 0)
+		q := newQuick(t, abis[i%len(abis)], linux.CLONE_AUTOREAP|[]uint64{kit.SIGCHLD, 0}[i%2], 0)
 		makers.Go(func() {
 			for n := range children / threads {
 				want := int32(n % 256)
@@ -81,7 +83,7 @@ func TestFDManyChildren(t *testing.T) {
 					return
 				}
 				info, got, err := read(fd)
-				if got != fdInfoSize || info.Code != cldExited || info.Status&0xff != want || err != nil {
+				if got != fdInfoSize || info.Code != kit.CLD_EXITED || info.Status&0xff != want || err != nil {
 					t.Errorf("child %d: read %d bytes, %+v, %v, want status %d", n, got, info, err, want)
 				}
 				if err := unix.Kill(pid, 0); err != unix.ESRCH {
@@ -111,7 +113,7 @@ func descriptors(t *testing.T) int {
 
 // TestFDManyReaders protects that of all who read, one has the info.
 func TestFDManyReaders(t *testing.T) {
-	q := newQuick(t, &abis[0], linux.CLONE_AUTOREAP, 0)
+	q := newQuick(t, kit.Default(), linux.CLONE_AUTOREAP, 0)
 	rounds := 200
 	if testing.Short() {
 		rounds = 20
@@ -162,7 +164,7 @@ func TestFDKillRace(t *testing.T) {
 		{"kill", 0, func(pid, _ int) { unix.Kill(pid, unix.SIGKILL) }},
 		{"close", linux.CLONEFD_KILL_ON_CLOSE, func(_, fd int) { unix.Close(fd) }},
 	} {
-		q := newQuick(t, &abis[0], linux.CLONE_AUTOREAP|sigchld, how.fdFlags)
+		q := newQuick(t, kit.Default(), linux.CLONE_AUTOREAP|kit.SIGCHLD, how.fdFlags)
 		ends := map[linux.ClonefdInfo]int{}
 		for i := range rounds {
 			pid, fd, err := q.start(7)
@@ -180,7 +182,7 @@ func TestFDKillRace(t *testing.T) {
 			if how.fdFlags == 0 {
 				info, n, err := read(fd)
 				ends[info]++
-				if n != fdInfoSize || err != nil || info != (linux.ClonefdInfo{Code: cldExited, Status: 7}) && info != (linux.ClonefdInfo{Code: cldKilled, Status: int32(unix.SIGKILL)}) {
+				if n != fdInfoSize || err != nil || info != (linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}) && info != (linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}) {
 					t.Fatalf("%s: read %d bytes, %+v, %v", how.name, n, info, err)
 				}
 				unix.Close(fd)
@@ -207,45 +209,43 @@ func TestFDParentDies(t *testing.T) {
 	if testing.Short() {
 		rounds = 6
 	}
+	abis := kit.ABIs()
 	for i := range rounds {
-		s := newScript(t)
-		forever := s.newList()
-		forever.sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
-		forever.exit(0)
-		parent := s.newList()
+		s := kit.NewScript(t)
+		forever := s.NewList()
+		kit.Forever(forever)
+		forever.Exit(0)
+		parent := s.NewList()
 		var pids []*rawclone.Op
 		for n := range 12 {
 			fdFlags := uint32(linux.CLONEFD_KILL_ON_CLOSE | linux.CLONEFD_CLOEXEC)
 			child := forever
 			if n%3 == 0 {
-				fdFlags, child = 0, s.exiting(n)
+				fdFlags, child = 0, s.Exiting(n)
 			}
-			call, _ := parent.clone4FD(&abis[n%len(abis)], linux.CLONE_FD|autoreap|sigchld, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, child)
+			call, _ := abis[n%len(abis)].Clone4FD(parent, linux.CLONE_FD|autoreap|kit.SIGCHLD, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, child)
 			pids = append(pids, call)
 		}
-		argv, envp := s.buffer(16), s.buffer(16)
-		*word(argv) = s.path("/proc/self/exe")
-		*word(envp) = s.path(envExecuted + "=1")
 		if i%2 == 0 {
 			// Closes the descriptors, and lives on.
-			parent.sys(unix.SYS_EXECVE, *word(argv), addr(argv), addr(envp))
+			kit.Exec(parent)
 		}
-		parent.exit(0)
-		fork := s.sys(unix.SYS_CLONE, int(unix.SIGCHLD))
-		fork.Child = parent.first
-		pause := s.buffer(16)
-		*word(pause[8:]) = uintptr(i%10) * 200_000
-		s.sys(unix.SYS_NANOSLEEP, addr(pause), 0)
+		parent.Exit(0)
+		fork := s.Sys(unix.SYS_CLONE, int(unix.SIGCHLD))
+		fork.Child = parent.First()
+		pause := s.Buffer(16)
+		*rawclone.WordOf(pause[8:]) = uintptr(i%10) * 200_000
+		s.Sys(unix.SYS_NANOSLEEP, pause, 0)
 		if i%2 == 1 {
-			s.sys(unix.SYS_KILL, fork, int(unix.SIGKILL))
+			s.Sys(unix.SYS_KILL, fork, int(unix.SIGKILL))
 		}
-		s.wait(fork, unix.WALL)
-		s.run()
-		s.ok(fork)
+		s.Wait(fork, unix.WALL)
+		s.Run()
+		s.OK(fork)
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 			var left []string
 			for n, call := range pids {
-				if pid := int(call.Ret); pid > 0 && isOurs(pid) {
+				if pid := int(call.Ret); pid > 0 && kit.IsOurs(pid) {
 					left = append(left, fmt.Sprintf("%d: process %d", n, pid))
 				}
 			}
@@ -257,10 +257,4 @@ func TestFDParentDies(t *testing.T) {
 			}
 		}
 	}
-}
-
-// isOurs returns whether pid is a process, or a zombie, made by this program.
-func isOurs(pid int) bool {
-	b, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))
-	return err == nil && strings.Contains(string(b), "("+filepath.Base(self())) || err == nil && strings.Contains(string(b), "(exe)")
 }

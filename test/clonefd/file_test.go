@@ -1,4 +1,6 @@
-package syscalls
+// SPDX-License-Identifier: Apache-2.0
+
+package clonefd
 
 import (
 	"errors"
@@ -14,6 +16,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // The tests in this file have the Go program itself as the parent.
@@ -30,22 +33,22 @@ type fdChild struct {
 
 // newFDChild makes a child that waits until it may go on, does what then appends, and
 // exits with status 7.
-func newFDChild(t *testing.T, flags uint64, fdFlags uint32, then func(l *list)) *fdChild {
+func newFDChild(t *testing.T, flags uint64, fdFlags uint32, then func(l *rawclone.List)) *fdChild {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	s := newScript(t)
-	l := s.newList()
-	l.sys(unix.SYS_CLOSE, int(w.Fd()))
-	l.sys(unix.SYS_READ, int(r.Fd()), addr(s.buffer(8)), 1)
+	s := kit.NewScript(t)
+	l := s.NewList()
+	l.Sys(unix.SYS_CLOSE, int(w.Fd()))
+	l.Sys(unix.SYS_READ, int(r.Fd()), rawclone.AddrOf(s.Buffer(8)), 1)
 	if then != nil {
 		then(l)
 	}
-	l.exit(7)
-	call, fd := s.newList().clone4FD(&abis[0], flags|linux.CLONE_FD, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, l)
+	l.Exit(7)
+	call, fd := kit.Default().Clone4FD(s.NewList(), flags|linux.CLONE_FD, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, l)
 	pid, errno := rawclone.Do(call)
 	if errno != 0 {
 		t.Fatalf("clone4 with flags %#x: %v", flags, errno)
@@ -179,7 +182,7 @@ func TestFDPoll(t *testing.T) {
 			return 0, fmt.Errorf("read %d bytes, %+v, %w", n, info, err)
 		}, -1},
 	}
-	for _, flags := range []uint64{sigchld, linux.CLONE_AUTOREAP | sigchld} {
+	for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD} {
 		c := newFDChild(t, flags, 0, nil)
 		for _, a := range asks {
 			if a.name == "read" {
@@ -214,7 +217,7 @@ func TestFDPoll(t *testing.T) {
 // where they are changed later.
 func TestFDNonblock(t *testing.T) {
 	for _, fdFlags := range []uint32{linux.CLONEFD_NONBLOCK, unix.O_NONBLOCK} {
-		c := newFDChild(t, sigchld, fdFlags, nil)
+		c := newFDChild(t, kit.SIGCHLD, fdFlags, nil)
 		if _, _, err := read(c.fd); err != unix.EAGAIN {
 			t.Errorf("clonefd_flags %#x: read: %v, want EAGAIN", fdFlags, err)
 		}
@@ -230,7 +233,7 @@ func TestFDNonblock(t *testing.T) {
 
 // TestFDWrite protects that a byte is a signal, under the rules of kill(2).
 func TestFDWrite(t *testing.T) {
-	for _, flags := range []uint64{sigchld, linux.CLONE_AUTOREAP | sigchld} {
+	for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD} {
 		c := newFDChild(t, flags, 0, nil)
 		for _, tc := range []struct {
 			bytes []byte
@@ -254,15 +257,15 @@ func TestFDWrite(t *testing.T) {
 		if n, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); n != 1 || err != nil {
 			t.Errorf("flags %#x: writing SIGKILL: %d, %v", flags, n, err)
 		}
-		if info, n, err := read(c.fd); n != fdInfoSize || info.Code != cldKilled || info.Status != int32(unix.SIGKILL) || err != nil {
+		if info, n, err := read(c.fd); n != fdInfoSize || info.Code != kit.CLD_KILLED || info.Status != int32(unix.SIGKILL) || err != nil {
 			t.Errorf("flags %#x: after SIGKILL, read %d, %+v, %v", flags, n, info, err)
 		}
-		if flags == sigchld {
+		if flags == kit.SIGCHLD {
 			// As with kill, a zombie takes signals.
 			if _, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); err != nil {
 				t.Errorf("flags %#x: writing to a zombie: %v", flags, err)
 			}
-			reap(t, c.pid)
+			kit.Reap(t, c.pid)
 		}
 		for _, sig := range []byte{0, byte(unix.SIGKILL)} {
 			if _, err := unix.Write(c.fd, []byte{sig}); err != unix.ESRCH {
@@ -278,16 +281,16 @@ func TestFDWritePermission(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root")
 	}
-	c := newFDChild(t, sigchld, 0, nil)
-	s := newScript(t)
-	s.sys(unix.SYS_SETRESUID, 65534, 65534, 65534)
-	buf := s.buffer(8)
+	c := newFDChild(t, kit.SIGCHLD, 0, nil)
+	s := kit.NewScript(t)
+	s.Sys(unix.SYS_SETRESUID, 65534, 65534, 65534)
+	buf := s.Buffer(8)
 	buf[0] = byte(unix.SIGKILL)
-	write := s.sys(unix.SYS_WRITE, c.fd, addr(buf), 1)
-	kill := s.sys(unix.SYS_KILL, c.pid, int(unix.SIGKILL))
-	s.run()
+	write := s.Sys(unix.SYS_WRITE, c.fd, buf, 1)
+	kill := s.Sys(unix.SYS_KILL, c.pid, int(unix.SIGKILL))
+	s.Run()
 	if e := write.Errno(); e != unix.EPERM || e != kill.Errno() {
-		t.Errorf("as another user, writing SIGKILL: %s, and kill: %s; want EPERM", errName(e), errName(kill.Errno()))
+		t.Errorf("as another user, writing SIGKILL: %s, and kill: %s; want EPERM", kit.ErrnoName(e), kit.ErrnoName(kill.Errno()))
 	}
 }
 
@@ -305,7 +308,7 @@ func TestFDIoctl(t *testing.T) {
 		}
 		return tid, pid
 	}
-	for _, flags := range []uint64{sigchld, linux.CLONE_AUTOREAP | sigchld, linux.CLONE_NEWPID | sigchld} {
+	for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD, linux.CLONE_NEWPID | kit.SIGCHLD} {
 		c := newFDChild(t, flags, 0, nil)
 		if tid, pid := ids(c.fd); tid != c.pid || pid != c.pid {
 			t.Errorf("flags %#x: tid %d, pid %d, want %d", flags, tid, pid, c.pid)
@@ -314,14 +317,14 @@ func TestFDIoctl(t *testing.T) {
 			t.Errorf("flags %#x: ioctl 0x4303: %v, want ENOTTY", flags, err)
 		}
 		// In a namespace that the child is not in.
-		s := newScript(t)
-		elsewhere := s.newList()
-		pid := elsewhere.sys(unix.SYS_IOCTL, c.fd, linux.CLONEFD_IOC_GETPID)
-		elsewhere.exit(0)
-		call := s.clone4(&abis[0], linux.CLONE_NEWPID|sigchld, linux.Clone4Args{}, elsewhere)
-		s.wait(call, 0)
-		s.run()
-		s.ok(call, pid)
+		s := kit.NewScript(t)
+		elsewhere := s.NewList()
+		pid := elsewhere.Sys(unix.SYS_IOCTL, c.fd, linux.CLONEFD_IOC_GETPID)
+		elsewhere.Exit(0)
+		call := kit.Default().Clone4(s.List, linux.CLONE_NEWPID|kit.SIGCHLD, linux.Clone4Args{}, elsewhere)
+		s.Wait(call, 0)
+		s.Run()
+		s.OK(call, pid)
 		if pid.Ret != 0 {
 			t.Errorf("flags %#x: the pid is %d where there is no such process, want 0", flags, pid.Ret)
 		}
@@ -332,7 +335,7 @@ func TestFDIoctl(t *testing.T) {
 			if tid, pid := ids(c.fd); tid != c.pid || pid != c.pid {
 				t.Errorf("flags %#x: tid %d, pid %d of a zombie, want %d", flags, tid, pid, c.pid)
 			}
-			reap(t, c.pid)
+			kit.Reap(t, c.pid)
 		}
 		if tid, pid := ids(c.fd); tid != 0 || pid != 0 {
 			t.Errorf("flags %#x: tid %d, pid %d of a child that is gone, want 0", flags, tid, pid)
@@ -344,8 +347,8 @@ func TestFDIoctl(t *testing.T) {
 // it, what is seen of it, and where it can go.
 func TestFDIsADescriptor(t *testing.T) {
 	var inChild *rawclone.Op
-	c := newFDChild(t, sigchld, 0, func(l *list) {
-		inChild = l.sys(unix.SYS_FCNTL, 0, unix.F_GETFD)
+	c := newFDChild(t, kit.SIGCHLD, 0, func(l *rawclone.List) {
+		inChild = l.Sys(unix.SYS_FCNTL, 0, unix.F_GETFD)
 	})
 	// The child was made when the number was not known yet.
 	inChild.Args[0] = uintptr(c.fd)
@@ -360,7 +363,7 @@ func TestFDIsADescriptor(t *testing.T) {
 		t.Errorf("descriptor flags %#x, %v, want none", flags, err)
 	}
 	for _, fdFlags := range []uint32{linux.CLONEFD_CLOEXEC, unix.O_CLOEXEC} {
-		other := newFDChild(t, sigchld, fdFlags, nil)
+		other := newFDChild(t, kit.SIGCHLD, fdFlags, nil)
 		if flags, err := unix.FcntlInt(uintptr(other.fd), unix.F_GETFD, 0); flags != unix.FD_CLOEXEC || err != nil {
 			t.Errorf("clonefd_flags %#x: descriptor flags %#x, %v, want FD_CLOEXEC", fdFlags, flags, err)
 		}
@@ -390,13 +393,13 @@ func TestFDIsADescriptor(t *testing.T) {
 		t.Fatalf("passed descriptors %v, %v", passed, err)
 	}
 	defer unix.Close(passed[0])
-	s := newScript(t)
-	buf := s.buffer(fdInfoSize)
-	inherited := s.sys(unix.SYS_READ, c.fd, addr(buf), len(buf))
+	s := kit.NewScript(t)
+	buf := s.Buffer(fdInfoSize)
+	inherited := s.Sys(unix.SYS_READ, c.fd, buf, len(buf))
 	time.AfterFunc(20*time.Millisecond, c.finish)
-	s.run()
+	s.Run()
 	if info := clonefdInfo(t, buf); inherited.Ret != fdInfoSize || info.Status != 7 {
-		t.Errorf("a process that is not the child's parent read %d bytes (%s), %+v", int(inherited.Ret), errName(inherited.Errno()), info)
+		t.Errorf("a process that is not the child's parent read %d bytes (%s), %+v", int(inherited.Ret), kit.ErrnoName(inherited.Errno()), info)
 	}
 	if _, n, err := read(passed[0]); n != 0 || err != nil {
 		t.Errorf("the info was read, and the descriptor from a socket gives %d bytes, %v", n, err)
@@ -404,9 +407,9 @@ func TestFDIsADescriptor(t *testing.T) {
 	if pid, err := unix.IoctlRetInt(passed[0], linux.CLONEFD_IOC_GETPID); pid != c.pid || err != nil {
 		t.Errorf("the descriptor from a socket is of process %d, %v, want %d", pid, err, c.pid)
 	}
-	reap(t, c.pid)
+	kit.Reap(t, c.pid)
 	if e := inChild.Errno(); e != unix.EBADF {
-		t.Errorf("in the child, the descriptor: %s, want EBADF", errName(e))
+		t.Errorf("in the child, the descriptor: %s, want EBADF", kit.ErrnoName(e))
 	}
 }
 
@@ -414,7 +417,7 @@ func TestFDIsADescriptor(t *testing.T) {
 // descriptor, wherever that is, and not before; and never without the flag.
 func TestFDKillOnClose(t *testing.T) {
 	for _, reapItself := range []uint64{0, linux.CLONE_AUTOREAP} {
-		flags := reapItself | sigchld
+		flags := reapItself | kit.SIGCHLD
 		// In this order: a child has what is open already.
 		other := newFDChild(t, flags, 0, nil)
 		c := newFDChild(t, flags, linux.CLONEFD_KILL_ON_CLOSE, nil)
@@ -434,9 +437,9 @@ func TestFDKillOnClose(t *testing.T) {
 			t.Errorf("flags %#x: one of two descriptors was closed, and the child has ended: %v", flags, err)
 		}
 		// A process that inherits the descriptor, and ends.
-		s := newScript(t)
-		s.sys(unix.SYS_CLOSE, second)
-		s.run()
+		s := kit.NewScript(t)
+		s.Sys(unix.SYS_CLOSE, second)
+		s.Run()
 		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Millisecond); err != errTimeout {
 			t.Errorf("flags %#x: another process closed its descriptor, and the child has ended: %v", flags, err)
 		}
@@ -445,7 +448,7 @@ func TestFDKillOnClose(t *testing.T) {
 			t.Errorf("flags %#x: the last descriptor was closed, and the child has not ended: %v", flags, err)
 		}
 		if reapItself == 0 {
-			if ws := reap(t, c.pid); !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+			if ws := kit.Reap(t, c.pid); !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
 				t.Errorf("flags %#x: wait status %#x, want the one of SIGKILL", flags, ws)
 			}
 		}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/sandbox"
+)
+
+// Where a kernel has clone4, one of the first two is in the environment. The first is set
+// by the reference kernel's init; the second has the platform for its value. The third is
+// the level of clone4 if that is not "on". The last says that INT $0x80 is a fault.
+const (
+	envNative  = "CLONE4_NATIVE"
+	envSandbox = "CLONE4_SANDBOX"
+	envLevel   = "CLONE4_LEVEL"
+	envNoInt80 = "CLONE4_NO_INT80"
+)
+
+// HasInt80 returns whether INT $0x80 makes a system call here.
+func HasInt80() bool { return os.Getenv(envNoInt80) == "" }
+
+// Native returns whether the tests run on the reference kernel.
+func Native() bool { return os.Getenv(envNative) != "" }
+
+// Platform returns the platform of the sandbox that the tests run in, "" if Native.
+func Platform() string { return os.Getenv(envSandbox) }
+
+// Level returns the level of clone4 that the tests run at: "on" or "fd".
+func Level() string {
+	if level := os.Getenv(envLevel); level != "" {
+		return level
+	}
+	return "on"
+}
+
+// Suite is a package of tests that run inside the kernel that is tested.
+type Suite struct {
+	Package string // its import path
+
+	// Level is the level of clone4 that the tests are for; "" is the default, "on".
+	// At level "fd" they run in sandboxes only: no Linux kernel has that level.
+	Level string
+
+	// Few has, by the name of an environment, a regular expression for the tests
+	// to run there unless -run asks for others. Where it has none, all run; where
+	// it has "", none do.
+	Few map[string]string
+}
+
+// Main is the TestMain of a suite. On a machine without clone4 it builds runsc-ext and
+// runs the test binary in every environment that can be had: natively on the reference
+// kernel, in a sandbox on each platform, and in sandboxes in emulated machines. There, it
+// runs the tests.
+//
+// Flags such as -run, -v and -count are passed on. The flag -on selects environments.
+func Main(m *testing.M, suite Suite) {
+	on := flag.String("on", "", "run the tests in these `environments` only, with commas between: native, systrap, ptrace, or the name of an emulated machine")
+	flag.Parse()
+	if os.Getenv(envExecuted) != "" {
+		executed()
+	}
+	switch {
+	case !Native() && Platform() == "":
+		os.Exit(suite.runEverywhere(*on))
+	case os.Getpid() == 1:
+		// PID 1 is not allowed everything, and inherits orphans.
+		os.Exit(initProcess())
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// initProcess runs the tests in a child, as an init process would.
+func initProcess() int {
+	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "waiting for the tests:", err)
+			return 1
+		}
+		if pid == child.Pid {
+			if ws.Signaled() {
+				return 128 + int(ws.Signal())
+			}
+			return ws.ExitStatus()
+		}
+	}
+}
+
+// environment is a kernel to run the tests on.
+type environment struct {
+	name string
+
+	// command returns the command that runs the test binary with args there. An
+	// error that is a sandbox.Missing says why there is none.
+	command func(args []string) (*exec.Cmd, error)
+
+	// emulated environments are slow: no run under -short, and a short one
+	// otherwise.
+	emulated bool
+}
+
+// environments returns all that the suite can run in.
+func (s *Suite) environments() []environment {
+	var noInt80 []string
+	if !hostHasInt80() {
+		noInt80 = []string{envNoInt80 + "=1"}
+	}
+	settings := func(platform string) []string {
+		return []string{envSandbox + "=" + platform, envLevel + "=" + s.Level}
+	}
+	var envs []environment
+	if s.Level == "" {
+		envs = append(envs, environment{name: "native", command: func(args []string) (*exec.Cmd, error) {
+			bin, err := sandbox.BuildTest(s.Package, runtime.GOARCH)
+			if err != nil {
+				return nil, err
+			}
+			return sandbox.Native(bin, args...)
+		}})
+	}
+	for _, platform := range sandbox.Platforms {
+		envs = append(envs, environment{name: platform, command: func(args []string) (*exec.Cmd, error) {
+			self, err := os.Executable()
+			if err != nil {
+				return nil, err
+			}
+			cmd, err := sandbox.DoAt(s.Level, platform, append([]string{self}, args...)...)
+			if err == nil {
+				cmd.Env = slices.Concat(os.Environ(), settings(platform), noInt80)
+			}
+			return cmd, err
+		}})
+	}
+	for _, m := range []struct{ arch, platform string }{{"amd64", "kvm"}, {"arm64", "systrap"}, {"arm64", "ptrace"}} {
+		envs = append(envs, environment{name: m.platform + "-" + m.arch + "-emulated", emulated: true, command: func(args []string) (*exec.Cmd, error) {
+			return sandbox.EmulatedAt(s.Level, m.arch, m.platform, settings(m.platform), s.Package, args...)
+		}})
+	}
+	return envs
+}
+
+// hostHasInt80 returns whether this machine's kernel has system calls by INT $0x80, or
+// no ABI needs them.
+func hostHasInt80() bool {
+	if !slices.ContainsFunc(abis, func(a ABI) bool { return a.Entry == rawclone.Int80 }) {
+		return true
+	}
+	const getpidI386 = 20
+	l := rawclone.NewProgram().NewList(2)
+	l.Append(rawclone.Op{Trap: getpidI386, Entry: rawclone.Int80})
+	l.Exit(0)
+	pid, errno := l.Start(SIGCHLD)
+	if errno != 0 {
+		return true
+	}
+	for {
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(pid, &ws, unix.WALL, nil); err != unix.EINTR {
+			return err != nil || !ws.Signaled()
+		}
+	}
+}
+
+// runEverywhere runs the tests in the environments named, or in all, and returns the
+// exit status.
+func (s *Suite) runEverywhere(on string) int {
+	envs := s.environments()
+	if on != "" {
+		var names []string
+		for _, env := range envs {
+			names = append(names, env.name)
+		}
+		selected := strings.Split(on, ",")
+		for _, name := range selected {
+			if !slices.Contains(names, name) {
+				fmt.Fprintf(os.Stderr, "-on %s: %q is no environment of %s; there are: %s\n", on, name, s.Package, strings.Join(names, ", "))
+				return 2
+			}
+		}
+		envs = slices.DeleteFunc(envs, func(env environment) bool { return !slices.Contains(selected, env.name) })
+	}
+
+	// The emulated machines take long, one processor each: beside the others, two at
+	// a time when those are done, and their output after.
+	slow := make(chan environment, len(envs))
+	for _, env := range envs {
+		if env.emulated {
+			slow <- env
+		}
+	}
+	close(slow)
+	runSlow := func(w io.Writer) (status int) {
+		for env := range slow {
+			status |= s.run(env, w)
+		}
+		return status
+	}
+	var beside, after bytes.Buffer
+	besideStatus := make(chan int)
+	go func() { besideStatus <- runSlow(&beside) }()
+	status := 0
+	for _, env := range envs {
+		if !env.emulated {
+			status |= s.run(env, os.Stdout)
+		}
+	}
+	status |= runSlow(&after)
+	status |= <-besideStatus
+	os.Stdout.Write(beside.Bytes())
+	os.Stdout.Write(after.Bytes())
+	return status
+}
+
+// run runs the tests in an environment, with their output to w, and returns the exit
+// status.
+func (s *Suite) run(env environment, w io.Writer) int {
+	args := testArgs()
+	start := time.Now()
+	report := func(outcome, detail string) {
+		fmt.Fprintf(w, "=== %s %s (%.1fs)%s\n", outcome, env.name, time.Since(start).Seconds(), detail)
+	}
+	if few, ok := s.Few[env.name]; ok && flag.Lookup("test.run").Value.String() == "" {
+		if few == "" {
+			return 0
+		}
+		args = append(args, "-test.run="+few)
+	}
+	if env.emulated {
+		if testing.Short() {
+			report("SKIP", ": -short")
+			return 0
+		}
+		args = append(args, "-test.short")
+	}
+	fmt.Fprintf(w, "=== ON   %s\n", env.name)
+	cmd, err := env.command(args)
+	if m := sandbox.Missing(""); errors.As(err, &m) {
+		report("SKIP", ": "+err.Error())
+		return 0
+	}
+	if err != nil {
+		report("FAIL", ": "+err.Error())
+		return 1
+	}
+	if err := runCommand(cmd, w); err != nil {
+		report("FAIL", fmt.Sprintf(": %v\n\tonly this: go test ./%s -on %s", err, strings.TrimPrefix(s.Package, modulePath), env.name))
+		return 1
+	}
+	report("OK", "")
+	return 0
+}
+
+const modulePath = "runsc-ext/"
+
+// runCommand runs cmd, with its output to w. It does not wait for ever: a test that hangs
+// beyond -timeout's reach hangs the sandbox or the machine.
+func runCommand(cmd *exec.Cmd, w io.Writer) error {
+	ctx := context.Background()
+	if d := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d+30*time.Second)
+		defer cancel()
+	}
+	bounded := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
+	bounded.Env = cmd.Env
+	// A pipe in between, where standard output may be a file: a sandbox writes
+	// to a file at an offset of its own.
+	out := piped{w}
+	bounded.Stdout, bounded.Stderr = out, out
+	bounded.WaitDelay = 10 * time.Second
+	return bounded.Run()
+}
+
+// piped hides that a writer is a file.
+type piped struct{ io.Writer }
+
+// testArgs returns the flags that this run of the tests was given, less those that name
+// files of the go command's.
+func testArgs() []string {
+	return slices.DeleteFunc(slices.Clone(os.Args[1:]), func(arg string) bool {
+		return strings.HasPrefix(arg, "-test.testlogfile=") || strings.HasPrefix(arg, "-test.gocoverdir=")
+	})
+}
+
+// envExecuted makes the test binary the program that Exec executes.
+const envExecuted = "CLONE4_EXECUTED"
+
+const (
+	// ExecStatus is what the program that Exec executes exits with.
+	ExecStatus = 7
+
+	execFor = 300 * time.Millisecond
+)
+
+func executed() {
+	time.Sleep(execFor)
+	os.Exit(ExecStatus)
+}
+
+// Exec appends to l the execution of a program that runs for a while and exits with
+// ExecStatus: the test binary.
+func Exec(l *rawclone.List) {
+	p := l.Program()
+	exe := p.Path("/proc/self/exe")
+	argv, envp := p.Buffer(16), p.Buffer(16)
+	*rawclone.WordOf(argv), *rawclone.WordOf(envp) = exe, p.Path(envExecuted+"=1")
+	l.Sys(unix.SYS_EXECVE, exe, argv, envp)
+}
+
+// IsOurs returns whether pid is a process or a zombie of the test binary, or of what Exec
+// executes.
+func IsOurs(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	exe, err := os.Executable()
+	return err == nil && (bytes.Contains(stat, []byte("("+path.Base(exe))) || bytes.Contains(stat, []byte("(exe)")))
+}
