@@ -146,8 +146,8 @@ func (a *attempt) outcome() string {
 
 const garbage = 0xdeadbeef << 32
 
-// The numbers that this sentry keeps for itself are among these.
-const firstSlot, lastSlot = 1990, 1995
+// slot is the number that this sentry keeps for itself.
+const slot = 2000
 
 // i386High is how systrap and KVM see the number of i386's clone4.
 const i386High = 0x86000000 + linux.SYS_CLONE4_I386
@@ -183,7 +183,7 @@ func TestSeccomp(t *testing.T) {
 		{viaI386, rawclone.Int80, linux.SYS_CLONE4_I386 | garbage},
 		{viaI386High, rawclone.Int80, i386High},
 	}
-	for nr := uintptr(firstSlot); nr <= lastSlot; nr++ {
+	for nr := uintptr(slot - 10); nr <= slot+1; nr++ {
 		numbers = append(numbers, number{viaSlot, rawclone.Syscall, nr})
 	}
 
@@ -342,7 +342,7 @@ func TestSeccompTraced(t *testing.T) {
 		offsetRAX, offsetOrigRAX = 8 * 10, 8 * 15 // in struct user_regs_struct
 
 		getpidI386 = 20
-		slotMark   = 0x634c4f34 // what this sentry marks its own calls with
+		decided    = 0x634c3400 // the upper half of RAX with a decision of this sentry; the position of a call follows
 
 		// changed is an outcome: the tracee has made another harmless call.
 		changed = "getppid"
@@ -373,10 +373,11 @@ func TestSeccompTraced(t *testing.T) {
 		{"i386, garbage", getpid80, linux.SYS_CLONE4_I386 | garbage, child, eperm, enosys, enosys},
 		{"i386 high", getpid80, i386High, enosys, enosys, enosys, enosys},
 		// A tracer that knows how this sentry marks its own calls can make one.
-		{"slot of amd64", getpid, 1990, enosys, enosys, child, enosys},
-		{"slot of i386", getpid, 1991, enosys, enosys, enosys, enosys},
-		{"slot of x32", getpid, 1992, enosys, enosys, child, enosys},
-		{"slot of i386 high", getpid, 1993, enosys, enosys, enosys, enosys},
+		{"slot of amd64", getpid, decided | 0, enosys, enosys, child, enosys},
+		{"slot of i386", getpid, decided | 1, enosys, enosys, enosys, enosys},
+		{"slot of x32", getpid, decided | 2, enosys, enosys, child, enosys},
+		{"slot of i386 high", getpid, decided | 3, enosys, enosys, enosys, enosys},
+		{"slot of no call", getpid, decided | 4, enosys, enosys, enosys, enosys},
 	} {
 		if tc.call.Entry == rawclone.Int80 && kit.Platform() == "kvm" {
 			continue // i386 has no getpid there
@@ -428,10 +429,12 @@ func TestSeccompTraced(t *testing.T) {
 				}
 				s.Sys(unix.SYS_PTRACE, until, start)
 				_, inCall := s.Wait(start, 0)
-				poke := s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetOrigRAX, tc.nr)
-				if tc.nr >= firstSlot && tc.nr <= lastSlot {
-					s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetRAX, slotMark<<32)
+				nr := tc.nr
+				if nr&^0xff == decided {
+					s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetRAX, nr<<32)
+					nr = slot
 				}
+				poke := s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetOrigRAX, nr)
 				release := unix.PTRACE_CONT
 				if v.detaching {
 					release = unix.PTRACE_DETACH

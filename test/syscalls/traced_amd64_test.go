@@ -885,7 +885,7 @@ func TestTracedChanged(t *testing.T) {
 		}, "call>" + forks, unix.EPERM},
 	}
 	// Numbers that mean nothing. Some are special in the sandbox.
-	unknown := []uintptr{1000, 1990, 1991, 1992, 1993, 1994, 2001, 0xffffffff, 1 << 31}
+	unknown := []uintptr{1000, 1990, 1999, slot, slot + 1, 0xffffffff, 1 << 31}
 	bySyscall := append(slices.Clone(unknown), linux.SYS_CLONE4_I386, sandboxI386+linux.SYS_CLONE4_I386, linux.SYS_CLONE4_X32&^linux.X32_SYSCALL_BIT, linux.SYS_CLONE4_AMD64|linux.X32_SYSCALL_BIT)
 	byInt80 := append(slices.Clone(unknown), linux.SYS_CLONE4_X32, sandboxI386+linux.SYS_CLONE4_I386)
 
