@@ -4,7 +4,6 @@ package kit
 
 import (
 	"encoding/binary"
-	"slices"
 	"testing"
 
 	"runsc-ext/abi/linux"
@@ -19,8 +18,8 @@ type ABI struct {
 	Word   int     // size of a word of the args struct, in bytes
 }
 
-// AllABIs returns the ABIs of this architecture, the one of 64-bit programs first.
-func AllABIs() []*ABI {
+// ABIs returns the ABIs of this architecture, the one of 64-bit programs first.
+func ABIs() []*ABI {
 	var all []*ABI
 	for i := range abis {
 		all = append(all, &abis[i])
@@ -28,36 +27,14 @@ func AllABIs() []*ABI {
 	return all
 }
 
-// ABIs returns those of AllABIs that programs can use here.
-func ABIs() []*ABI {
-	return slices.DeleteFunc(AllABIs(), func(a *ABI) bool { return !a.Usable() })
-}
-
-// Usable returns whether programs can use the ABI here. On the systrap and ptrace platforms
-// INT $0x80 is a fault if the host's kernel was built or started without it.
-func (a *ABI) Usable() bool {
-	return a.Entry != rawclone.Int80 || HasInt80()
-}
-
 // Default returns the ABI of 64-bit programs.
 func Default() *ABI { return &abis[0] }
 
-// OnEachABI runs f as a subtest for each ABI, and skips those that are not Usable.
+// OnEachABI runs f as a subtest for each ABI.
 func OnEachABI(t *testing.T, f func(t *testing.T, a *ABI)) {
 	t.Helper()
-	for _, a := range AllABIs() {
-		t.Run(a.Name, func(t *testing.T) {
-			a.Need(t)
-			f(t, a)
-		})
-	}
-}
-
-// Need skips the test if the ABI is not Usable.
-func (a *ABI) Need(t *testing.T) {
-	t.Helper()
-	if !a.Usable() {
-		t.Skip("the host's kernel has no INT $0x80")
+	for _, a := range ABIs() {
+		t.Run(a.Name, func(t *testing.T) { f(t, a) })
 	}
 }
 

@@ -104,6 +104,9 @@ func TestCode32(t *testing.T) {
 	if platform := kit.Platform(); !native && platform != "systrap" {
 		t.Skipf("no 32-bit code on %s", platform)
 	}
+	if !kit.HasInt80() {
+		t.Skip("the host kernel has no IA-32 emulation, so no 32-bit code")
+	}
 	for _, tc := range []struct {
 		name    string
 		flags   uint64

@@ -358,7 +358,10 @@ func TestStack(t *testing.T) {
 					if start == 0 {
 						want = callers.Ret
 					}
-					if sp.Ret != want {
+					// A host kernel that is a paravirtual guest itself kills a task with a stack
+					// pointer that is not canonical before its first instruction.
+					killed := start == 1<<63 && sp.Ret == 0 && !kit.Native()
+					if sp.Ret != want && !killed {
 						t.Errorf("flags %#x, stack_start %#x, stack_size %#x: stack pointer %#x, want %#x", flags, start, size, sp.Ret, want)
 					}
 				}
