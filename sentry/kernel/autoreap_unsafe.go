@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package kernel
 
 import (
@@ -9,20 +11,21 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// Where two fields are that gVisor does not export, as the compiler of this binary
-// has it. They are set also where CloneFD is never called: children that are restored
-// from a checkpoint can be of CloneFD, and only this same binary restores them.
+// Offsets of two fields that gVisor does not export, as the compiler of this binary
+// has them. They are set even if CloneWithFD is never called: children restored from a
+// checkpoint can be of CloneWithFD, and only the same binary restores them.
 var (
 	leaderOffset, errLeader                   = offsetOf[*kernel.Task](reflect.TypeFor[kernel.ThreadGroup](), "leader")
 	exitParentAckedOffset, errExitParentAcked = offsetOf[bool](reflect.TypeFor[kernel.Task](), "exitParentAcked")
 )
 
-// CheckCloneFD returns an error if this gVisor cannot take CloneFD.
+// CheckCloneFD returns an error if this gVisor does not suit CloneWithFD. The error
+// names the field that is missing, and the way out.
 func CheckCloneFD() error {
 	return errors.Join(errLeader, errExitParentAcked)
 }
 
-// offsetOf returns the offset of a field of type T, also where it is in an embedded
+// offsetOf returns the offset of a field of type T, even if the field is in an embedded
 // struct.
 func offsetOf[T any](typ reflect.Type, name string) (uintptr, error) {
 	f, ok := typ.FieldByName(name)
@@ -41,16 +44,26 @@ func offsetOf[T any](typ reflect.Type, name string) (uintptr, error) {
 	return offset, nil
 }
 
-// acknowledgeExit makes the sentry take the end of tg as acknowledged by its parent,
-// as it does itself where the parent ignores SIGCHLD.
+// leaderLocked returns the leader of tg, as ThreadGroup.Leader does, which locks the
+// TaskSet mutex itself.
 //
-// It is sound because the offsets are those of fields with the types used here, and
-// because the TaskSet mutex protects both. The sentry looks at the second one after
-// it has told the parent, which is after it has told pidfds.
+// It is sound because the offset is the one of a field of this type, and because the
+// TaskSet mutex protects the field.
 //
-// Preconditions: the TaskSet mutex is locked for writing, and tg has only its leader
-// left, which is a zombie.
-func acknowledgeExit(tg *kernel.ThreadGroup) {
-	leader := *(**kernel.Task)(unsafe.Add(unsafe.Pointer(tg), leaderOffset))
+// Preconditions: the TaskSet mutex is locked.
+func leaderLocked(tg *kernel.ThreadGroup) *kernel.Task {
+	return *(**kernel.Task)(unsafe.Add(unsafe.Pointer(tg), leaderOffset))
+}
+
+// acknowledgeExitLocked makes the sentry take the exit of a thread group as
+// acknowledged by its parent, as the sentry does itself if the parent ignores SIGCHLD.
+//
+// It is sound because the offset is the one of a field of this type, and because the
+// TaskSet mutex protects the field. The sentry reads the field after it has notified
+// the parent, which is after it has notified pidfds.
+//
+// Preconditions: the TaskSet mutex is locked for writing. The group has only its
+// leader left, which is a zombie.
+func acknowledgeExitLocked(leader *kernel.Task) {
 	*(*bool)(unsafe.Add(unsafe.Pointer(leader), exitParentAckedOffset)) = true
 }

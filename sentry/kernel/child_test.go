@@ -1,21 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package kernel
 
 import (
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"weak"
 
+	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	_ "gvisor.dev/gvisor/pkg/sentry/seccheck/sinks/null"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/state"
+	"gvisor.dev/gvisor/pkg/usermem"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// What a checkpoint has of a type is listed by hand: a field that is forgotten would
-// be empty after a restore.
+// TestStateFields checks that a checkpoint has every field of our types. state.go lists
+// the fields by hand: a field that is missing there is empty after a restore.
 func TestStateFields(t *testing.T) {
-	for _, v := range []state.Type{(*child)(nil), (*cloneFD)(nil)} {
+	for _, v := range []state.Type{(*child)(nil), (*cloneFDFileDescription)(nil)} {
 		typ := reflect.TypeOf(v).Elem()
 		var want []string
 		for i := range typ.NumField() {
@@ -29,8 +38,8 @@ func TestStateFields(t *testing.T) {
 	}
 }
 
-// A gVisor in which the fields are others must be refused with words: what is
-// written there otherwise is anything.
+// TestOffsetOf checks that a gVisor with other fields is refused with an error that
+// names them.
 func TestOffsetOf(t *testing.T) {
 	type inner struct{ a, b int32 }
 	type outer struct {
@@ -64,21 +73,12 @@ func TestOffsetOf(t *testing.T) {
 	}
 }
 
-// A sandbox that does not use the flags pays nothing for them, and a trace session
-// of a user's goes on as it was: with its fields, and with its end the hook comes
-// back when it is needed.
-func TestHook(t *testing.T) {
-	const field = "container_id"
-	if err := CheckCloneFD(); err != nil {
-		t.Fatal(err)
-	}
+// TestCloneSink checks that the Clone point is not enabled before it is used, that a
+// trace session keeps its fields beside the sink, and that the sink comes back after
+// the end of a session.
+func TestCloneSink(t *testing.T) {
 	seccheck.Initialize()
-	enabled := func(want bool, when string) {
-		t.Helper()
-		if got := seccheck.Global.Enabled(seccheck.PointClone); got != want {
-			t.Errorf("%s, the Clone point is enabled: %t, want %t", when, got, want)
-		}
-	}
+	s := new(cloneSink)
 	sinks := func() []string {
 		var names []string
 		seccheck.Global.SentToSinks(func(s seccheck.Sink) error {
@@ -87,53 +87,148 @@ func TestHook(t *testing.T) {
 		})
 		return names
 	}
-	fields := func() bool {
-		set := seccheck.Global.GetFieldSet(seccheck.PointClone)
-		return set.Context.Contains(seccheck.FieldCtxtContainerID)
-	}
-	session := func() {
-		t.Helper()
-		if err := seccheck.Create(&seccheck.SessionConfig{
-			Name:   seccheck.DefaultSessionName,
-			Points: []seccheck.PointConfig{{Name: "sentry/clone", ContextFields: []string{field}}},
-			Sinks:  []seccheck.SinkConfig{{Name: "null"}},
-		}, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	end := func() {
-		t.Helper()
-		if err := seccheck.Delete(seccheck.DefaultSessionName); err != nil {
-			t.Fatal(err)
-		}
-	}
-	task := new(kernel.Task)
 	use := func(want ...string) {
 		t.Helper()
+		task := new(kernel.Task)
 		for range 3 {
-			clonePoint.expect(task, &request{})
-			clonePoint.forget(task)
+			s.expect(task, &pendingClone{})
+			s.forget(task)
 		}
 		if got := sinks(); !slices.Equal(got, want) {
 			t.Errorf("the sinks are %v, want %v", got, want)
 		}
-		enabled(true, "in use")
+		if !seccheck.Global.Enabled(seccheck.PointClone) {
+			t.Error("the Clone point is not enabled in use")
+		}
+	}
+	disabled := func(when string) {
+		t.Helper()
+		if seccheck.Global.Enabled(seccheck.PointClone) {
+			t.Errorf("the Clone point is enabled %s", when)
+		}
 	}
 
-	enabled(false, "not in use")
-	session()
+	disabled("before the first use")
+	createSession(t)
 	use("null", "clone4")
-	if !fields() {
-		t.Errorf("the session that was there has lost its field %s", field)
-	}
-	end()
-	enabled(false, "after the session's end")
+	checkSessionFields(t, "created before the sink was added")
+	deleteSession(t)
+	disabled("after the end of the session")
 	use("clone4")
-	session()
+	createSession(t)
 	use("clone4", "null")
-	if !fields() {
-		t.Errorf("a session that came later does not have its field %s", field)
-	}
-	end()
+	checkSessionFields(t, "created after the sink was added")
+	deleteSession(t)
 	use("clone4")
+
+	// A session that ends while the sink is being added leaves a sink that the
+	// point does not call.
+	createSession(t)
+	deleteSession(t)
+	seccheck.Global.AppendSink(s, nil)
+	s.appended.Add(1)
+	use("clone4", "clone4")
+
+	createSession(t)
+	deleteSession(t)
+}
+
+// TestCloneSinkRace checks that a trace session keeps its fields if it is created while
+// the sink is being added.
+func TestCloneSinkRace(t *testing.T) {
+	seccheck.Initialize()
+	for range 5000 {
+		s := new(cloneSink)
+		task := new(kernel.Task)
+		start := make(chan struct{})
+		var adding sync.WaitGroup
+		adding.Go(func() {
+			<-start
+			s.expect(task, &pendingClone{})
+		})
+		close(start)
+		createSession(t)
+		adding.Wait()
+		checkSessionFields(t, "created while the sink was being added")
+		deleteSession(t)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func createSession(t *testing.T) {
+	t.Helper()
+	if err := seccheck.Create(&seccheck.SessionConfig{
+		Name:   seccheck.DefaultSessionName,
+		Points: []seccheck.PointConfig{{Name: "sentry/clone", ContextFields: []string{"container_id"}}},
+		Sinks:  []seccheck.SinkConfig{{Name: "null"}},
+	}, false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func deleteSession(t *testing.T) {
+	t.Helper()
+	if err := seccheck.Delete(seccheck.DefaultSessionName); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkSessionFields(t *testing.T, which string) {
+	t.Helper()
+	set := seccheck.Global.GetFieldSet(seccheck.PointClone)
+	if !set.Context.Contains(seccheck.FieldCtxtContainerID) {
+		t.Errorf("a session that was %s has lost its field container_id", which)
+	}
+}
+
+// TestSinkFields checks that the sink knows the fields of the Clone point: without
+// them, a session that is created at the same time loses its own.
+func TestSinkFields(t *testing.T) {
+	seccheck.Initialize()
+	reqs := new(cloneSink).requests()
+	if len(reqs) != 1 || reqs[0].Pt != seccheck.PointClone {
+		t.Fatalf("the sink requests %+v, want the Clone point", reqs)
+	}
+	for _, f := range seccheck.Points["sentry/clone"].ContextFields {
+		if !reqs[0].Fields.Context.Contains(f.ID) {
+			t.Errorf("the sink does not request the field %s", f.Name)
+		}
+	}
+	if reqs[0].Fields.Context.Empty() {
+		t.Error("the sink knows no field of the Clone point")
+	}
+}
+
+// TestDiscard checks that a descriptor of a call that has failed keeps nothing of the
+// child: it is ready, those who wait for it are notified, and the thread group can be
+// collected.
+func TestDiscard(t *testing.T) {
+	tg := new(kernel.ThreadGroup)
+	kept := weak.Make(tg)
+	c := &child{tg: tg}
+	tg = nil
+	f := &cloneFDFileDescription{child: c}
+	e, ch := waiter.NewChannelEntry(waiter.EventHUp)
+	f.EventRegister(&e)
+	p := pendingClone{file: f}
+	p.discard()
+	select {
+	case <-ch:
+	default:
+		t.Error("nobody was notified")
+	}
+	if got := f.Readiness(childEvents); got != childEvents {
+		t.Errorf("the descriptor is ready for %#x, want %#x", got, childEvents)
+	}
+	buf := make([]byte, 100)
+	if n, err := f.Read(context.Background(), usermem.BytesIOSequence(buf), vfs.ReadOptions{}); n != 0 || err != nil {
+		t.Errorf("read: %d, %v, want 0", n, err)
+	}
+	runtime.GC()
+	if kept.Value() != nil {
+		t.Error("the descriptor keeps the thread group")
+	}
+	runtime.KeepAlive(f)
 }

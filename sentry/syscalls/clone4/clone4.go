@@ -105,7 +105,7 @@ func (h handler) clone4(t *kernel.Task, sysno uintptr, args arch.SyscallArgument
 // cloneWithFD is apart from clone4 so that only calls with its flags allocate: the
 // arguments escape to the heap.
 func cloneWithFD(t *kernel.Task, flags uint64, args extlinux.Clone4FDArgs) (uintptr, *kernel.SyscallControl, error) {
-	ntid, ctrl, err := extkernel.CloneFD(t, flags, &args)
+	ntid, ctrl, err := extkernel.CloneWithFD(t, flags, &args)
 	return uintptr(ntid), ctrl, err
 }
 

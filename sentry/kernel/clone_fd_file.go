@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package kernel
 
 import (
@@ -9,25 +11,26 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/fasync"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 	"gvisor.dev/gvisor/pkg/waiter"
 
-	"runsc-ext/abi/linux"
+	extlinux "runsc-ext/abi/linux"
 )
 
 // Flags of a clonefd. Programs were written for either of two ways to say what the
 // first two mean.
 const (
-	cloneFDCloseOnExec = linux.CLONEFD_CLOEXEC | gvisorlinux.O_CLOEXEC
-	cloneFDNonBlock    = linux.CLONEFD_NONBLOCK | gvisorlinux.O_NONBLOCK
-	cloneFDFlags       = cloneFDCloseOnExec | cloneFDNonBlock | linux.CLONEFD_KILL_ON_CLOSE
+	cloneFDCloseOnExec = extlinux.CLONEFD_CLOEXEC | gvisorlinux.O_CLOEXEC
+	cloneFDNonBlock    = extlinux.CLONEFD_NONBLOCK | gvisorlinux.O_NONBLOCK
+	cloneFDFlags       = cloneFDCloseOnExec | cloneFDNonBlock | extlinux.CLONEFD_KILL_ON_CLOSE
 )
 
-// cloneFD implements vfs.FileDescriptionImpl for the descriptors of CLONE_FD.
+// cloneFDFileDescription implements vfs.FileDescriptionImpl for the descriptors of CLONE_FD.
 //
 // +stateify savable
-type cloneFD struct {
+type cloneFDFileDescription struct {
 	vfsfd vfs.FileDescription
 	vfs.FileDescriptionDefaultImpl
 	vfs.DentryMetadataFileDescriptionImpl
@@ -37,20 +40,20 @@ type cloneFD struct {
 	child       *child
 	killOnClose bool
 
-	// mu protects given: of several readers, one gets the info.
+	// mu protects consumed: of several readers, one gets the info.
 	mu sync.Mutex `state:"nosave"`
 
-	// given is set once somebody has read the info.
-	given bool
+	// consumed is set once somebody has read the info.
+	consumed bool
 }
 
-var _ vfs.FileDescriptionImpl = (*cloneFD)(nil)
+var _ vfs.FileDescriptionImpl = (*cloneFDFileDescription)(nil)
 
 // newCloneFD returns a new descriptor for c.
-func newCloneFD(t *kernel.Task, c *child, flags uint32) (*vfs.FileDescription, error) {
+func newCloneFD(t *kernel.Task, c *child, flags uint32) (*cloneFDFileDescription, error) {
 	vd := t.Kernel().VFS().NewAnonVirtualDentry("[clonefd]")
 	defer vd.DecRef(t)
-	f := &cloneFD{child: c, killOnClose: flags&linux.CLONEFD_KILL_ON_CLOSE != 0}
+	f := &cloneFDFileDescription{child: c, killOnClose: flags&extlinux.CLONEFD_KILL_ON_CLOSE != 0}
 	status := uint32(gvisorlinux.O_RDWR)
 	if flags&cloneFDNonBlock != 0 {
 		status |= gvisorlinux.O_NONBLOCK
@@ -63,11 +66,16 @@ func newCloneFD(t *kernel.Task, c *child, flags uint32) (*vfs.FileDescription, e
 	}); err != nil {
 		return nil, err
 	}
-	return &f.vfsfd, nil
+	// Without a handler gVisor would accept O_ASYNC until there is an owner, and
+	// refuse the owner: see RegisterFileAsyncHandler.
+	if _, err := f.vfsfd.SetAsyncHandler(fasync.New(-1)); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // Release implements vfs.FileDescriptionImpl.Release.
-func (f *cloneFD) Release(context.Context) {
+func (f *cloneFDFileDescription) Release(context.Context) {
 	// Nobody is asked for permission. A parent that may end the child so could
 	// have ended it by RLIMIT_CPU, which a privileged program inherits as well.
 	if f.killOnClose {
@@ -77,16 +85,17 @@ func (f *cloneFD) Release(context.Context) {
 	}
 }
 
-// Read implements vfs.FileDescriptionImpl.Read.
-func (f *cloneFD) Read(ctx context.Context, dst usermem.IOSequence, _ vfs.ReadOptions) (int64, error) {
-	if dst.NumBytes() < linux.SizeOfClonefdInfo {
-		return 0, linuxerr.EINVAL
+// Read implements vfs.FileDescriptionImpl.Read. The info is consumed by the first read
+// that has room for at least one byte of it. A read that faults consumes nothing.
+func (f *cloneFDFileDescription) Read(ctx context.Context, dst usermem.IOSequence, _ vfs.ReadOptions) (int64, error) {
+	if dst.NumBytes() == 0 {
+		return 0, nil
 	}
-	if !f.child.ended.Load() {
+	if !f.child.exited.Load() {
 		return 0, linuxerr.ErrWouldBlock
 	}
 	status, utime, stime := f.child.result()
-	info := linux.ClonefdInfo{
+	info := extlinux.ClonefdInfo{
 		Code:   gvisorlinux.CLD_EXITED,
 		Status: int32(status.ExitStatus()),
 		Utime:  uint64(utime.Microseconds()),
@@ -105,20 +114,28 @@ func (f *cloneFD) Read(ctx context.Context, dst usermem.IOSequence, _ vfs.ReadOp
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.given {
+	if f.consumed {
 		return 0, nil
 	}
+	// What does not fit is dropped, as with simple_read_from_buffer and end of file.
 	n, err := dst.CopyOut(ctx, buf)
 	if err != nil {
 		return 0, err
 	}
-	f.given = true
+	f.consumed = true
 	return int64(n), nil
+}
+
+// consume makes f read end of file.
+func (f *cloneFDFileDescription) consume() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.consumed = true
 }
 
 // Write implements vfs.FileDescriptionImpl.Write. It is kill(2) for the child, with
 // the permissions that takes.
-func (f *cloneFD) Write(ctx context.Context, src usermem.IOSequence, _ vfs.WriteOptions) (int64, error) {
+func (f *cloneFDFileDescription) Write(ctx context.Context, src usermem.IOSequence, _ vfs.WriteOptions) (int64, error) {
 	var buf [1]byte
 	if src.NumBytes() != int64(len(buf)) {
 		return 0, linuxerr.EINVAL
@@ -150,9 +167,9 @@ func (f *cloneFD) Write(ctx context.Context, src usermem.IOSequence, _ vfs.Write
 }
 
 // Ioctl implements vfs.FileDescriptionImpl.Ioctl.
-func (f *cloneFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
+func (f *cloneFDFileDescription) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
 	request := args[1].Uint()
-	if request != linux.CLONEFD_IOC_GETTID && request != linux.CLONEFD_IOC_GETPID {
+	if request != extlinux.CLONEFD_IOC_GETTID && request != extlinux.CLONEFD_IOC_GETPID {
 		return f.FileDescriptionDefaultImpl.Ioctl(ctx, uio, sysno, args)
 	}
 	t := kernel.TaskFromContext(ctx)
@@ -165,25 +182,35 @@ func (f *cloneFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args
 }
 
 // Readiness implements waiter.Waitable.Readiness.
-func (f *cloneFD) Readiness(mask waiter.EventMask) waiter.EventMask {
-	if !f.child.ended.Load() {
+func (f *cloneFDFileDescription) Readiness(mask waiter.EventMask) waiter.EventMask {
+	if !f.child.exited.Load() {
 		return 0
 	}
 	return mask&waiter.ReadableEvents | waiter.EventHUp
 }
 
 // EventRegister implements waiter.Waitable.EventRegister.
-func (f *cloneFD) EventRegister(e *waiter.Entry) error {
+func (f *cloneFDFileDescription) EventRegister(e *waiter.Entry) error {
 	f.child.queue.EventRegister(e)
 	return nil
 }
 
 // EventUnregister implements waiter.Waitable.EventUnregister.
-func (f *cloneFD) EventUnregister(e *waiter.Entry) {
+func (f *cloneFDFileDescription) EventUnregister(e *waiter.Entry) {
 	f.child.queue.EventUnregister(e)
 }
 
 // Epollable implements vfs.FileDescriptionImpl.Epollable.
-func (f *cloneFD) Epollable() bool {
+func (f *cloneFDFileDescription) Epollable() bool {
 	return true
 }
+
+// RegisterFileAsyncHandler implements vfs.FileDescriptionImpl.RegisterFileAsyncHandler.
+// O_ASYNC is EINVAL, as for gVisor's pidfds.
+func (f *cloneFDFileDescription) RegisterFileAsyncHandler(*vfs.FileDescription) error {
+	return linuxerr.EINVAL
+}
+
+// UnregisterFileAsyncHandler implements
+// vfs.FileDescriptionImpl.UnregisterFileAsyncHandler.
+func (f *cloneFDFileDescription) UnregisterFileAsyncHandler(*vfs.FileDescription) {}

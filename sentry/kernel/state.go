@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package kernel
 
 import (
@@ -6,8 +8,9 @@ import (
 	"gvisor.dev/gvisor/pkg/state"
 )
 
-// gVisor generates such a file from the types marked "+stateify savable", with a
-// tool that is not in its Go module. TestStateFields compares this one with them.
+// This file is written by hand. gVisor generates one like it from the types marked
+// "+stateify savable", with a tool that is not in its Go module. TestStateFields
+// compares this file with the types.
 
 func (c *child) StateTypeName() string {
 	return "runsc-ext/sentry/kernel.child"
@@ -17,7 +20,7 @@ func (c *child) StateFields() []string {
 	return []string{
 		"entry",
 		"autoreap",
-		"ended",
+		"exited",
 		"reaped",
 		"queue",
 		"tg",
@@ -30,7 +33,7 @@ func (c *child) StateFields() []string {
 func (c *child) StateSave(stateSinkObject state.Sink) {
 	stateSinkObject.Save(0, &c.entry)
 	stateSinkObject.Save(1, &c.autoreap)
-	stateSinkObject.Save(2, &c.ended)
+	stateSinkObject.Save(2, &c.exited)
 	stateSinkObject.Save(3, &c.reaped)
 	stateSinkObject.Save(4, &c.queue)
 	stateSinkObject.Save(5, &c.tg)
@@ -42,7 +45,7 @@ func (c *child) StateSave(stateSinkObject state.Sink) {
 func (c *child) StateLoad(ctx context.Context, stateSourceObject state.Source) {
 	stateSourceObject.Load(0, &c.entry)
 	stateSourceObject.Load(1, &c.autoreap)
-	stateSourceObject.Load(2, &c.ended)
+	stateSourceObject.Load(2, &c.exited)
 	stateSourceObject.Load(3, &c.reaped)
 	stateSourceObject.Load(4, &c.queue)
 	stateSourceObject.Load(5, &c.tg)
@@ -51,11 +54,11 @@ func (c *child) StateLoad(ctx context.Context, stateSourceObject state.Source) {
 	stateSourceObject.Load(8, &c.stime)
 }
 
-func (f *cloneFD) StateTypeName() string {
-	return "runsc-ext/sentry/kernel.cloneFD"
+func (f *cloneFDFileDescription) StateTypeName() string {
+	return "runsc-ext/sentry/kernel.cloneFDFileDescription"
 }
 
-func (f *cloneFD) StateFields() []string {
+func (f *cloneFDFileDescription) StateFields() []string {
 	return []string{
 		"vfsfd",
 		"FileDescriptionDefaultImpl",
@@ -63,31 +66,31 @@ func (f *cloneFD) StateFields() []string {
 		"NoLockFD",
 		"child",
 		"killOnClose",
-		"given",
+		"consumed",
 	}
 }
 
-func (f *cloneFD) StateSave(stateSinkObject state.Sink) {
+func (f *cloneFDFileDescription) StateSave(stateSinkObject state.Sink) {
 	stateSinkObject.Save(0, &f.vfsfd)
 	stateSinkObject.Save(1, &f.FileDescriptionDefaultImpl)
 	stateSinkObject.Save(2, &f.DentryMetadataFileDescriptionImpl)
 	stateSinkObject.Save(3, &f.NoLockFD)
 	stateSinkObject.Save(4, &f.child)
 	stateSinkObject.Save(5, &f.killOnClose)
-	stateSinkObject.Save(6, &f.given)
+	stateSinkObject.Save(6, &f.consumed)
 }
 
-func (f *cloneFD) StateLoad(ctx context.Context, stateSourceObject state.Source) {
+func (f *cloneFDFileDescription) StateLoad(ctx context.Context, stateSourceObject state.Source) {
 	stateSourceObject.Load(0, &f.vfsfd)
 	stateSourceObject.Load(1, &f.FileDescriptionDefaultImpl)
 	stateSourceObject.Load(2, &f.DentryMetadataFileDescriptionImpl)
 	stateSourceObject.Load(3, &f.NoLockFD)
 	stateSourceObject.Load(4, &f.child)
 	stateSourceObject.Load(5, &f.killOnClose)
-	stateSourceObject.Load(6, &f.given)
+	stateSourceObject.Load(6, &f.consumed)
 }
 
 func init() {
 	state.Register((*child)(nil))
-	state.Register((*cloneFD)(nil))
+	state.Register((*cloneFDFileDescription)(nil))
 }

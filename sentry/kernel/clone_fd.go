@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"time"
+
+	gvisorlinux "gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	extlinux "runsc-ext/abi/linux"
+)
+
+// CloneWithFD creates a task as Clone does, and takes CLONE_FD and CLONE_AUTOREAP as
+// well. The errors are those of Clone, and with CLONE_FD:
+//
+//   - EINVAL for CLONE_THREAD or an unknown clonefd flag
+//   - EPERM for CLONEFD_KILL_ON_CLOSE; see mayKillOnClose
+//   - EMFILE if the descriptor table of t is full
+//   - EFAULT if args.Clonefd cannot be written
+//   - EAGAIN if another thread has reaped the child before it had a descriptor,
+//     which takes a trace session that is deleted in that instant
+//
+// With an error there is no child and no descriptor. The caller has to return all
+// three results to the sentry. If there is a SyscallControl beside an error, the
+// sentry ignores the error (doSyscallInvoke in gVisor's task_syscall.go) and stores
+// the value: the value is then the negative error number.
+//
+// Preconditions: as for Clone, and CheckCloneFD has returned nil.
+func CloneWithFD(t *kernel.Task, flags uint64, args *extlinux.Clone4FDArgs) (kernel.ThreadID, *kernel.SyscallControl, error) {
+	if flags&^extlinux.CLONE4_FD_VALID_FLAGS != 0 {
+		return 0, nil, linuxerr.EINVAL
+	}
+	p := pendingClone{autoreap: flags&extlinux.CLONE_AUTOREAP != 0, fd: flags&extlinux.CLONE_FD != 0}
+	if p.fd {
+		if flags&extlinux.CLONE_THREAD != 0 || args.ClonefdFlags&^cloneFDFlags != 0 {
+			return 0, nil, linuxerr.EINVAL
+		}
+		if args.ClonefdFlags&extlinux.CLONEFD_KILL_ON_CLOSE != 0 && !mayKillOnClose(t) {
+			return 0, nil, linuxerr.EPERM
+		}
+		p.fdFlags, p.fdAddr = args.ClonefdFlags, hostarch.Addr(args.Clonefd)
+	}
+	flags &^= extlinux.CLONE_FD | extlinux.CLONE_AUTOREAP
+	// Threads reap themselves.
+	if flags&extlinux.CLONE_THREAD != 0 || !p.fd && !p.autoreap {
+		return Clone(t, flags, &args.Clone4Args)
+	}
+
+	clonePoint.expect(t, &p)
+	tid, ctrl, err := Clone(t, flags, &args.Clone4Args)
+	clonePoint.forget(t)
+	switch {
+	case err != nil:
+		p.undo(t)
+	case !p.attached:
+		err = p.attachLate(t, tid, flags&extlinux.CLONE_PARENT != 0)
+	}
+	if p.pidfd != nil {
+		p.pidfd.DecRef(t)
+	}
+	if err != nil {
+		tid = failedValue(t, ctrl, err)
+	}
+	return tid, ctrl, err
+}
+
+// failedValue returns the value of a call that fails with err; see CloneWithFD.
+func failedValue(t *kernel.Task, ctrl *kernel.SyscallControl, err error) kernel.ThreadID {
+	if ctrl == nil {
+		return 0
+	}
+	return kernel.ThreadID(-kernel.ExtractErrno(err, int(t.Arch().SyscallNo())))
+}
+
+// mayKillOnClose returns whether t may have a child that whoever closes a descriptor
+// kills, without permission to send signals. The child may execute a program that
+// gives it privileges, so t needs CAP_SYS_ADMIN in its user namespace, or the
+// no_new_privs that its children inherit. Linux 7.1 has this rule for
+// CLONE_PIDFD_AUTOKILL.
+//
+// The rule does not depend on runsc's --allow-suid: the sentry honors capabilities of
+// files without that flag as well.
+func mayKillOnClose(t *kernel.Task) bool {
+	return t.HasSelfCapability(gvisorlinux.CAP_SYS_ADMIN) || t.GetNoNewPrivs()
+}
+
+// pendingClone is a call of CloneWithFD under way: what the caller wants for its
+// child, and what the child has of it already.
+type pendingClone struct {
+	autoreap bool
+	fd       bool
+	fdFlags  uint32
+	fdAddr   hostarch.Addr
+
+	// attached is set once the child has all of it.
+	attached bool
+
+	// pidfd is of the child, once there is one. It is in no table.
+	pidfd *vfs.FileDescription
+
+	// file is the caller's descriptor, once it is in the caller's table.
+	file *cloneFDFileDescription
+}
+
+// attach gives the new task nt a descriptor and an exit as the caller t wants them.
+//
+// Preconditions: nt has not started, and no gVisor lock is held.
+func (p *pendingClone) attach(t, nt *kernel.Task) error {
+	if err := p.openPIDFD(t, nt); err != nil {
+		return err
+	}
+	c := &child{tg: nt.ThreadGroup(), autoreap: p.autoreap}
+	if p.fd {
+		if err := p.install(t, c); err != nil {
+			return err
+		}
+	}
+	if err := c.watch(p.pidfd); err != nil {
+		return err
+	}
+	p.attached = true
+	if p.fd {
+		nt.RegisterOnDestroyAction(c)
+	}
+	return nil
+}
+
+// attachLate is attach for a child that has started already, which cloneSink has
+// missed. The child may have exited, another thread of t may have reaped it, and its
+// ID may be another task's by now. The errors are EAGAIN and those of install. With
+// an error the child, if there still is one, is killed and reaps itself.
+//
+// Preconditions: no gVisor lock is held. sibling is whether t's parent is the child's.
+func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling bool) error {
+	nt := t.PIDNamespace().TaskWithID(tid)
+	if nt == nil || !isChildOf(nt, t, sibling) || p.openPIDFD(t, nt) != nil {
+		return linuxerr.EAGAIN
+	}
+	p.attached = true
+	c := &child{tg: nt.ThreadGroup(), autoreap: p.autoreap}
+	var err error
+	if p.fd {
+		if err = p.install(t, c); err != nil {
+			c.autoreap = true
+		}
+	}
+	if werr := c.watch(p.pidfd); err == nil {
+		err = werr
+	}
+	ready := p.pidfd.Readiness(childEvents)
+	if ready&waiter.EventHUp != 0 {
+		c.reaped.Store(true)
+	}
+	if ready != 0 && !c.exited.Swap(true) {
+		// The child exited before c watched it.
+		c.queue.Notify(childEvents)
+		if c.autoreap {
+			t.Wait(&kernel.WaitOptions{
+				SpecificThreadGroup: c.tg,
+				NonCloneTasks:       true,
+				CloneTasks:          true,
+				SiblingChildren:     true,
+				Events:              kernel.EventExit,
+				ConsumeEvent:        true,
+			})
+		}
+	}
+	if p.fd && !nt.RegisterOnDestroyAction(c) {
+		c.TaskDestroyAction(t)
+	}
+	if err != nil {
+		if p.file != nil {
+			p.takeBack(t)
+		}
+		nt.ThreadGroup().SendSignal(kernel.SignalInfoPriv(gvisorlinux.SIGKILL))
+	}
+	return err
+}
+
+// isChildOf returns whether nt is a child of t's process, or of t's parent.
+func isChildOf(nt, t *kernel.Task, sibling bool) bool {
+	parent := nt.Parent()
+	if sibling {
+		t = t.Parent()
+	}
+	return parent != nil && t != nil && parent.ThreadGroup() == t.ThreadGroup()
+}
+
+// openPIDFD opens a pidfd of the child nt. gVisor notifies pidfds of an exit before
+// it notifies the parent, in the same critical section, and whichever thread is the
+// leader by then. The queue of the pidfd is the child's: it stays when the pidfd is
+// closed.
+func (p *pendingClone) openPIDFD(t, nt *kernel.Task) (err error) {
+	p.pidfd, err = t.PIDFDOpen(t.PIDNamespace().IDOfTask(nt), false /* isThread */, false /* nonBlock */)
+	return err
+}
+
+// install puts a descriptor for c into t's table, and its number where t wants it.
+// The child has its own table by now, or shares t's.
+//
+// Other threads can use the descriptor before its number is written. They can keep
+// it if the number cannot be written: see takeBack.
+func (p *pendingClone) install(t *kernel.Task, c *child) error {
+	f, err := newCloneFD(t, c, p.fdFlags)
+	if err != nil {
+		return err
+	}
+	defer f.vfsfd.DecRef(t)
+	fd, err := t.NewFDFrom(0, &f.vfsfd, kernel.FDFlags{CloseOnExec: p.fdFlags&cloneFDCloseOnExec != 0})
+	if err != nil {
+		return err
+	}
+	p.file = f
+	_, err = primitive.CopyInt32Out(t, p.fdAddr, fd)
+	return err
+}
+
+// takeBack takes the descriptor of a call that fails out of t's table. Another thread
+// may have sent or duplicated it: what is left of it reads end of file.
+func (p *pendingClone) takeBack(t *kernel.Task) {
+	p.discard()
+	// Another thread may have put something else in its place by now.
+	t.FDTable().RemoveIf(t, func(file *vfs.FileDescription, _ kernel.FDFlags) bool { return file == &p.file.vfsfd })
+}
+
+// discard makes the descriptor of a call that fails one of a child that is gone.
+func (p *pendingClone) discard() {
+	p.file.consume()
+	if !p.attached {
+		// Nothing else tells readers that there is no child.
+		p.file.child.discard()
+	}
+}
+
+// undo cleans up after a call that gVisor has undone: the child exits without ever
+// running.
+//
+// Preconditions: no gVisor lock is held.
+func (p *pendingClone) undo(t *kernel.Task) {
+	if p.file != nil {
+		p.takeBack(t)
+	}
+	if p.pidfd != nil {
+		// Until the child is gone, a wait4 with WUNTRACED would wait for it, and
+		// forever: gVisor does not notify anybody of the exit of such a child. It
+		// takes no time, unless the sandbox is paused just now.
+		gone, ch := waiter.NewChannelEntry(waiter.EventHUp)
+		p.pidfd.EventRegister(&gone)
+		defer p.pidfd.EventUnregister(&gone)
+		if p.pidfd.Readiness(childEvents)&waiter.EventHUp == 0 {
+			t.UninterruptibleSleepStart()
+			select {
+			case <-ch:
+			case <-time.After(time.Second):
+			}
+			t.UninterruptibleSleepFinish()
+		}
+	}
+}
