@@ -104,8 +104,9 @@ type pendingClone struct {
 	// pidfd is of the child, once there is one. It is in no table.
 	pidfd *vfs.FileDescription
 
-	// file is the caller's descriptor, once it is in the caller's table.
-	file *cloneFDFileDescription
+	// file is the caller's descriptor, once it is in the caller's table as number.
+	file   *cloneFDFileDescription
+	number int32
 }
 
 // attach gives the new task nt a descriptor and an exit as the caller t wants them.
@@ -216,7 +217,7 @@ func (p *pendingClone) install(t *kernel.Task, c *child) error {
 	if err != nil {
 		return err
 	}
-	p.file = f
+	p.file, p.number = f, fd
 	_, err = primitive.CopyInt32Out(t, p.fdAddr, fd)
 	return err
 }
@@ -226,7 +227,17 @@ func (p *pendingClone) install(t *kernel.Task, c *child) error {
 func (p *pendingClone) takeBack(t *kernel.Task) {
 	p.discard()
 	// Another thread may have put something else in its place by now.
-	t.FDTable().RemoveIf(t, func(file *vfs.FileDescription, _ kernel.FDFlags) bool { return file == &p.file.vfsfd })
+	table := t.FDTable()
+	installed, _ := table.Get(p.number)
+	if installed == nil {
+		return
+	}
+	defer installed.DecRef(t)
+	if installed == &p.file.vfsfd {
+		if removed := table.Remove(t, p.number); removed != nil {
+			removed.DecRef(t)
+		}
+	}
 }
 
 // discard makes the descriptor of a call that fails one of a child that is gone.
