@@ -379,20 +379,8 @@ func TestFDIsADescriptor(t *testing.T) {
 	if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(c.fd), nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	oob := make([]byte, 64)
-	_, oobn, _, _, err := unix.Recvmsg(pair[1], make([]byte, 1), oob, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(messages) != 1 {
-		t.Fatalf("control messages %v, %v", messages, err)
-	}
-	passed, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(passed) != 1 {
-		t.Fatalf("passed descriptors %v, %v", passed, err)
-	}
-	defer unix.Close(passed[0])
+	passed := receiveFD(t, pair[1])
+	defer unix.Close(passed)
 	s := kit.NewScript(t)
 	buf := s.Buffer(fdInfoSize)
 	inherited := s.Sys(unix.SYS_READ, c.fd, buf, len(buf))
@@ -401,10 +389,10 @@ func TestFDIsADescriptor(t *testing.T) {
 	if info := clonefdInfo(t, buf); inherited.Ret != fdInfoSize || info.Status != 7 {
 		t.Errorf("a process that is not the child's parent read %d bytes (%s), %+v", int(inherited.Ret), kit.ErrnoName(inherited.Errno()), info)
 	}
-	if _, n, err := read(passed[0]); n != 0 || err != nil {
+	if _, n, err := read(passed); n != 0 || err != nil {
 		t.Errorf("the info was read, and the descriptor from a socket gives %d bytes, %v", n, err)
 	}
-	if pid, err := unix.IoctlRetInt(passed[0], linux.CLONEFD_IOC_GETPID); pid != c.pid || err != nil {
+	if pid, err := unix.IoctlRetInt(passed, linux.CLONEFD_IOC_GETPID); pid != c.pid || err != nil {
 		t.Errorf("the descriptor from a socket is of process %d, %v, want %d", pid, err, c.pid)
 	}
 	kit.Reap(t, c.pid)
