@@ -68,20 +68,20 @@ func TestFDFlags(t *testing.T) {
 		want    syscall.Errno
 	}
 	tests := []test{
-		{fd, unix.O_CLOEXEC | unix.O_NONBLOCK, 0},
-		{fd, linux.CLONEFD_CLOEXEC | unix.O_CLOEXEC, 0},
-		{fd, linux.CLONEFD_CLOEXEC | linux.CLONEFD_NONBLOCK | linux.CLONEFD_KILL_ON_CLOSE, 0},
-		{fd, linux.CLONEFD_CLOEXEC | 8, unix.EINVAL},
-		{fd | linux.CLONE_AUTOREAP, 0, 0},
-		{fd | kit.ThreadFlags, 0, unix.EINVAL},
-		{fd | kit.ThreadFlags | linux.CLONE_AUTOREAP, 0, unix.EINVAL},
-		{fd | linux.CLONE_STOPPED, 0, unix.EINVAL},
-		{fd | 1<<32, 0, unix.EINVAL},
-		{autoreap, 0, 0},
-		{autoreap | 1<<63, 0, unix.EINVAL},
+		{flags: fd, fdFlags: unix.O_CLOEXEC | unix.O_NONBLOCK},
+		{flags: fd, fdFlags: linux.CLONEFD_CLOEXEC | unix.O_CLOEXEC},
+		{flags: fd, fdFlags: linux.CLONEFD_CLOEXEC | linux.CLONEFD_NONBLOCK | linux.CLONEFD_KILL_ON_CLOSE},
+		{flags: fd, fdFlags: linux.CLONEFD_CLOEXEC | 8, want: unix.EINVAL},
+		{flags: fd | linux.CLONE_AUTOREAP},
+		{flags: fd | kit.ThreadFlags, want: unix.EINVAL},
+		{flags: fd | kit.ThreadFlags | linux.CLONE_AUTOREAP, want: unix.EINVAL},
+		{flags: fd | linux.CLONE_STOPPED, want: unix.EINVAL},
+		{flags: fd | 1<<32, want: unix.EINVAL},
+		{flags: autoreap},
+		{flags: autoreap | 1<<63, want: unix.EINVAL},
 		// Without CLONE_FD nobody looks there.
-		{kit.SIGCHLD, ^uint32(0), 0},
-		{autoreap, ^uint32(0), 0},
+		{flags: kit.SIGCHLD, fdFlags: ^uint32(0)},
+		{flags: autoreap, fdFlags: ^uint32(0)},
 	}
 	for bit := range 32 {
 		want := syscall.Errno(0)
@@ -90,7 +90,7 @@ func TestFDFlags(t *testing.T) {
 		default:
 			want = unix.EINVAL
 		}
-		tests = append(tests, test{fd, 1 << bit, want})
+		tests = append(tests, test{flags: fd, fdFlags: 1 << bit, want: want})
 	}
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range tests {
@@ -192,16 +192,16 @@ func TestFDRead(t *testing.T) {
 			waited bool
 			want   linux.ClonefdInfo // without times
 		}{
-			{"exit", kit.SIGCHLD, 0, 7, false, exited},
-			{"exit, 8 bits", kit.SIGCHLD, 0, 0x107, false, exited},
-			{"signal", kit.SIGCHLD, int(unix.SIGKILL), 0, false, killed},
-			{"waited for", kit.SIGCHLD, 0, 7, true, exited},
-			{"signal, waited for", kit.SIGCHLD, int(unix.SIGKILL), 7, true, killed},
-			{"no exit signal", 0, 0, 7, false, exited},
-			{"autoreap", linux.CLONE_AUTOREAP | kit.SIGCHLD, 0, 7, false, exited},
-			{"autoreap, signal", linux.CLONE_AUTOREAP | kit.SIGCHLD, int(unix.SIGKILL), 7, false, killed},
-			{"autoreap, no exit signal", linux.CLONE_AUTOREAP, 0, 7, false, exited},
-			{"vfork", linux.CLONE_VFORK | kit.SIGCHLD, 0, 7, false, exited},
+			{name: "exit", flags: kit.SIGCHLD, status: 7, want: exited},
+			{name: "exit, 8 bits", flags: kit.SIGCHLD, status: 0x107, want: exited},
+			{name: "signal", flags: kit.SIGCHLD, signal: int(unix.SIGKILL), want: killed},
+			{name: "waited for", flags: kit.SIGCHLD, status: 7, waited: true, want: exited},
+			{name: "signal, waited for", flags: kit.SIGCHLD, signal: int(unix.SIGKILL), status: 7, waited: true, want: killed},
+			{name: "no exit signal", status: 7, want: exited},
+			{name: "autoreap", flags: linux.CLONE_AUTOREAP | kit.SIGCHLD, status: 7, want: exited},
+			{name: "autoreap, signal", flags: linux.CLONE_AUTOREAP | kit.SIGCHLD, signal: int(unix.SIGKILL), status: 7, want: killed},
+			{name: "autoreap, no exit signal", flags: linux.CLONE_AUTOREAP, status: 7, want: exited},
+			{name: "vfork", flags: linux.CLONE_VFORK | kit.SIGCHLD, status: 7, want: exited},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				s := kit.NewScript(t)
