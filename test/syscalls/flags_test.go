@@ -3,6 +3,7 @@
 package syscalls
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 
@@ -13,42 +14,37 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFlagBits protects which of the 64 flags are accepted, each of them alone.
+// TestFlagBits checks which of the 64 flags are accepted, each of them alone.
 func TestFlagBits(t *testing.T) {
-	refused := map[int]string{
-		11: "CLONE_SIGHAND, which needs CLONE_VM",
-		12: "CLONE_PID",
-		16: "CLONE_THREAD, which needs CLONE_SIGHAND",
-		22: "CLONE_DETACHED",
-		25: "CLONE_STOPPED",
-	}
+	const needsAnother = linux.CLONE_SIGHAND | linux.CLONE_THREAD
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for bit := range 64 {
-			var want syscall.Errno
-			if refused[bit] != "" || bit >= 32 {
-				want = unix.EINVAL
-			}
-			s := kit.NewScript(t)
-			call := a.Clone4(s.List, 1<<bit, linux.Clone4Args{
-				StackStart: kit.Stack(t),
-				Ptid:       uint64(rawclone.Addr(s.Word())),
-				Ctid:       uint64(rawclone.Addr(s.Word())),
-			}, s.Exiting(0))
-			s.Wait(call, unix.WALL)
-			s.Run()
-			if got := call.Errno(); got != want {
-				t.Errorf("bit %d: %s, want %s (%s)", bit, kit.ErrnoName(got), kit.ErrnoName(want), refused[bit])
-			}
-			if bit == 15 && want == 0 { // CLONE_PARENT: the child is ours.
-				kit.Reap(t, int(call.Ret))
-			}
+			flag := uint64(1) << bit
+			t.Run(fmt.Sprintf("%d,%s", bit, kit.FlagNames(flag)), func(t *testing.T) {
+				var want syscall.Errno
+				if bit >= 32 || flag&(kit.RefusedFlags|needsAnother) != 0 {
+					want = unix.EINVAL
+				}
+				s := kit.NewScript(t)
+				call := a.Clone4(s.List, flag, linux.Clone4Args{
+					StackStart: kit.Stack(t),
+					Ptid:       uint64(rawclone.Addr(s.Word())),
+					Ctid:       uint64(rawclone.Addr(s.Word())),
+				}, s.Exiting(0))
+				s.Wait(call, unix.WALL)
+				s.Run()
+				kit.CheckErrno(t, "clone4", call, want)
+				if flag == linux.CLONE_PARENT && want == 0 { // the child is ours
+					kit.Reap(t, int(call.Ret))
+				}
+			})
 		}
 	})
 }
 
-// TestFlagCombinations protects the combinations that make no sense, and what an
-// unprivileged caller is told of them: EINVAL comes before EPERM, but for the one
-// that is looked at together with the privileges.
+// TestFlagCombinations checks the combinations that make no sense, and what they return to
+// an unprivileged caller: EINVAL comes before EPERM, but for the one combination that the
+// kernel checks together with the privileges.
 func TestFlagCombinations(t *testing.T) {
 	const (
 		vm      = linux.CLONE_VM
@@ -91,15 +87,15 @@ func TestFlagCombinations(t *testing.T) {
 					uid  int
 					want syscall.Errno
 				}{{"root", 0, tc.root}, {"ordinary", 12345, tc.ordinary}} {
-					s := kit.NewScript(t)
-					setuid := s.Sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)
-					call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, s.Exiting(0))
-					s.Wait(call, unix.WALL)
-					s.Run()
-					s.OK(setuid)
-					if got := call.Errno(); got != user.want {
-						t.Errorf("as %s: %s, want %s", user.name, kit.ErrnoName(got), kit.ErrnoName(user.want))
-					}
+					t.Run(user.name, func(t *testing.T) {
+						s := kit.NewScript(t)
+						setuid := s.Sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)
+						call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, s.Exiting(0))
+						s.Wait(call, unix.WALL)
+						s.Run()
+						s.OK(setuid)
+						kit.CheckErrno(t, "clone4", call, user.want)
+					})
 				}
 			})
 		})
