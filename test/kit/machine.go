@@ -18,9 +18,12 @@ const (
 	lacksOddStacks = "non-canonical-stacks"
 )
 
-// HasInt80 returns whether INT $0x80 makes a system call. A kernel may be built or started
-// without CONFIG_IA32_EMULATION.
-func HasInt80() bool { return !strings.Contains(os.Getenv(envLacks), lacksInt80) }
+// HasInt80 returns whether INT $0x80 makes a system call with any number, not only with
+// clone4's. A kernel may be built or started without CONFIG_IA32_EMULATION; the KVM platform
+// never has the instruction.
+func HasInt80() bool {
+	return Platform() != "kvm" && !strings.Contains(os.Getenv(envLacks), lacksInt80)
+}
 
 // HasOddStacks returns whether a task can run with a stack pointer that is not canonical.
 // The KVM platform cannot run one, and neither can some hypervisors.
