@@ -57,14 +57,14 @@ func TestArgsErrors(t *testing.T) {
 			addr uintptr
 			bad  bool
 		}{
-			{"good", rawclone.AddrOf(kit.Memory(t, 1)), false},
-			{"NULL", 0, true},
-			{"unreadable", rawclone.AddrOf(kit.Protected(t, 1, unix.PROT_NONE)), true},
-			{"first page", 1, true},
-			{"end of user memory", 0x7ffffffff000, true},
-			{"kernel", 0xffff800000000000, true},
-			{"non-canonical", 1 << 63, true},
-			{"last byte", ^uintptr(0), true},
+			{name: "good", addr: rawclone.AddrOf(kit.Memory(t, 1))},
+			{name: "NULL", bad: true},
+			{name: "unreadable", addr: rawclone.AddrOf(kit.Protected(t, 1, unix.PROT_NONE)), bad: true},
+			{name: "first page", addr: 1, bad: true},
+			{name: "end of user memory", addr: 0x7ffffffff000, bad: true},
+			{name: "kernel", addr: 0xffff800000000000, bad: true},
+			{name: "non-canonical", addr: 1 << 63, bad: true},
+			{name: "last byte", addr: ^uintptr(0), bad: true},
 		} {
 			for _, size := range sizes {
 				t.Run(fmt.Sprintf("%s/size=%#x", p.name, size), func(t *testing.T) {
@@ -137,26 +137,26 @@ func TestArgsUnreadable(t *testing.T) {
 			mem  func(t *testing.T) []byte // at the end of which the struct is
 			want syscall.Errno
 		}{
-			{"PROT_NONE", protected(unix.PROT_NONE), unix.EFAULT},
-			{"PROT_READ", protected(unix.PROT_READ), 0},
-			{"PROT_WRITE", protected(unix.PROT_WRITE), 0}, // no such thing as write-only on this hardware
-			{"unmapped", func(t *testing.T) []byte {
+			{name: "PROT_NONE", mem: protected(unix.PROT_NONE), want: unix.EFAULT},
+			{name: "PROT_READ", mem: protected(unix.PROT_READ)},
+			{name: "PROT_WRITE", mem: protected(unix.PROT_WRITE)}, // no such thing as write-only on this hardware
+			{name: "unmapped", mem: func(t *testing.T) []byte {
 				// A hole of one page, into which nothing else will be mapped.
 				mem := kit.Memory(t, 3)
 				unmap(t, mem[page:2*page])
 				return mem[:2*page]
-			}, unix.EFAULT},
-			{"private file", func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE)[:page] }, 0},
-			{"shared file", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page] }, 0},
-			{"private file, past its end", func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE) }, unix.EFAULT},
-			{"shared file, past its end", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED) }, unix.EFAULT},
-			{"shared file, across its end", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page+1] }, unix.EFAULT},
-			{"private device", zero(unix.PROT_READ, unix.MAP_PRIVATE), 0},
-			{"shared device", zero(all, unix.MAP_SHARED), 0},
-			{"device not to be read", zero(unix.PROT_NONE, unix.MAP_SHARED), unix.EFAULT},
-			{"below the heap", func(t *testing.T) []byte {
+			}, want: unix.EFAULT},
+			{name: "private file", mem: func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE)[:page] }},
+			{name: "shared file", mem: func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page] }},
+			{name: "private file, past its end", mem: func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE) }, want: unix.EFAULT},
+			{name: "shared file, past its end", mem: func(t *testing.T) []byte { return file(t, unix.MAP_SHARED) }, want: unix.EFAULT},
+			{name: "shared file, across its end", mem: func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page+1] }, want: unix.EFAULT},
+			{name: "private device", mem: zero(unix.PROT_READ, unix.MAP_PRIVATE)},
+			{name: "shared device", mem: zero(all, unix.MAP_SHARED)},
+			{name: "device not to be read", mem: zero(unix.PROT_NONE, unix.MAP_SHARED), want: unix.EFAULT},
+			{name: "below the heap", mem: func(t *testing.T) []byte {
 				return kit.Mapping(t, -1, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
-			}, 0},
+			}},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				mem := tc.mem(t)

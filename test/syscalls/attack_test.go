@@ -152,13 +152,13 @@ func TestClearTIDGone(t *testing.T) {
 		flags  int // of the mapping
 		change func(child *rawclone.List, fd int, mem []byte)
 	}{
-		{"truncated", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
-		{"truncated, private", unix.MAP_PRIVATE, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
-		{"unmapped", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_MUNMAP, mem, page) }},
-		{"read-only", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) {
+		{name: "truncated", flags: unix.MAP_SHARED, change: func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
+		{name: "truncated, private", flags: unix.MAP_PRIVATE, change: func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
+		{name: "unmapped", flags: unix.MAP_SHARED, change: func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_MUNMAP, mem, page) }},
+		{name: "read-only", flags: unix.MAP_SHARED, change: func(child *rawclone.List, fd int, mem []byte) {
 			child.Sys(unix.SYS_MPROTECT, mem, page, unix.PROT_READ)
 		}},
-		{"PROT_NONE", unix.MAP_PRIVATE, func(child *rawclone.List, fd int, mem []byte) {
+		{name: "PROT_NONE", flags: unix.MAP_PRIVATE, change: func(child *rawclone.List, fd int, mem []byte) {
 			child.Sys(unix.SYS_MPROTECT, mem, page, unix.PROT_NONE)
 		}},
 	} {
@@ -215,33 +215,33 @@ func TestVforkKilled(t *testing.T) {
 		// wantParent and wantChild are how the two end.
 		wantParent, wantChild string
 	}{
-		{"child by itself", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		{name: "child by itself", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			killSelf(child)
-		}, false, exited3, killed},
-		{"child by a fault", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		}, wantParent: exited3, wantChild: killed},
+		{name: "child by a fault", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(rawclone.TrapLoad, 8)
-		}, false, exited3, "SIGSEGV"},
-		{"child in a failing exec", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		}, wantParent: exited3, wantChild: "SIGSEGV"},
+		{name: "child in a failing exec", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_EXECVE, 8, 8, 8)
 			child.Exit(5)
-		}, false, exited3, exited5},
-		{"parent by its child", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		}, wantParent: exited3, wantChild: exited5},
+		{name: "parent by its child", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			s.Sleep(child, 5*time.Millisecond)
 			child.Exit(5)
-		}, false, killed, exited5},
-		{"parent by its child, which execs", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		}, wantParent: killed, wantChild: exited5},
+		{name: "parent by its child, which execs", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			kit.Exec(child)
-		}, false, killed, fmt.Sprintf("exit status %d", kit.ExecStatus)},
-		{"parent from outside", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		}, wantParent: killed, wantChild: fmt.Sprintf("exit status %d", kit.ExecStatus)},
+		{name: "parent from outside", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			s.Sleep(child, 20*time.Millisecond)
 			child.Exit(5)
-		}, true, killed, exited5},
-		{"both at once", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		}, kill: true, wantParent: killed, wantChild: exited5},
+		{name: "both at once", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			killSelf(child)
-		}, false, killed, killed},
+		}, wantParent: killed, wantChild: killed},
 	}
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range tests {
@@ -379,9 +379,9 @@ func TestDuringExit(t *testing.T) {
 		end   func(s *kit.Script)
 		want  string
 	}{
-		{"exit_group", 1, func(s *kit.Script) { s.Exit(3) }, "exit status 3"},
-		{"kill", 1, func(s *kit.Script) { s.Sys(unix.SYS_KILL, s.Sys(unix.SYS_GETPID), int(unix.SIGKILL)) }, "SIGKILL"},
-		{"execve", 10, func(s *kit.Script) { kit.Exec(s.List) }, fmt.Sprintf("exit status %d", kit.ExecStatus)},
+		{name: "exit_group", every: 1, end: func(s *kit.Script) { s.Exit(3) }, want: "exit status 3"},
+		{name: "kill", every: 1, end: func(s *kit.Script) { s.Sys(unix.SYS_KILL, s.Sys(unix.SYS_GETPID), int(unix.SIGKILL)) }, want: "SIGKILL"},
+		{name: "execve", every: 10, end: func(s *kit.Script) { kit.Exec(s.List) }, want: fmt.Sprintf("exit status %d", kit.ExecStatus)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -421,11 +421,11 @@ func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 			op   *rawclone.Op
 			want syscall.Errno
 		}{
-			{"sethostname", child.Sys(unix.SYS_SETHOSTNAME, name, 8), unix.EPERM},
-			{"kill of a process of root", child.Sys(unix.SYS_KILL, os.Getpid(), 0), unix.EPERM},
-			{"setuid to root, which is not mapped", child.Sys(unix.SYS_SETUID, 0), unix.EINVAL},
-			{"chown of a file of root", child.Sys(unix.SYS_FCHOWNAT, unix.AT_FDCWD, s.Path("/proc/self/exe"), uid, uid, 0), unix.EINVAL},
-			{"mount", child.Sys(unix.SYS_MOUNT, name, s.Path("/"), s.Path("tmpfs"), 0, 0), unix.EPERM},
+			{what: "sethostname", op: child.Sys(unix.SYS_SETHOSTNAME, name, 8), want: unix.EPERM},
+			{what: "kill of a process of root", op: child.Sys(unix.SYS_KILL, os.Getpid(), 0), want: unix.EPERM},
+			{what: "setuid to root, which is not mapped", op: child.Sys(unix.SYS_SETUID, 0), want: unix.EINVAL},
+			{what: "chown of a file of root", op: child.Sys(unix.SYS_FCHOWNAT, unix.AT_FDCWD, s.Path("/proc/self/exe"), uid, uid, 0), want: unix.EINVAL},
+			{what: "mount", op: child.Sys(unix.SYS_MOUNT, name, s.Path("/"), s.Path("tmpfs"), 0, 0), want: unix.EPERM},
 		}
 		// What is made with it is its own.
 		own := s.NewList()

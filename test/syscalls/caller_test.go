@@ -131,15 +131,15 @@ func TestTraced(t *testing.T) {
 			status  string
 			child   bool // it is the child's
 		}{
-			{"untraced child", 0, 0, "exit status 6", false},
-			{"PTRACE", 0, linux.CLONE_PTRACE, "stopped by SIGSTOP", ofChild},
-			{"clone event", allEvents, 0, "PTRACE_EVENT_CLONE", false},
-			{"clone event, no signal", allEvents, 200, "PTRACE_EVENT_CLONE", false},
-			{"fork event", allEvents, kit.SIGCHLD, "PTRACE_EVENT_FORK", false},
-			{"vfork event", allEvents, linux.CLONE_VFORK | kit.SIGCHLD, "PTRACE_EVENT_VFORK", false},
-			{"UNTRACED", allEvents, linux.CLONE_UNTRACED, "exit status 6", false},
-			{"UNTRACED VFORK", allEvents, linux.CLONE_UNTRACED | linux.CLONE_VFORK | kit.SIGCHLD, "exit status 6", false},
-			{"UNTRACED PTRACE", 0, linux.CLONE_UNTRACED | linux.CLONE_PTRACE, "stopped by SIGSTOP", ofChild},
+			{name: "untraced child", status: "exit status 6"},
+			{name: "PTRACE", flags: linux.CLONE_PTRACE, status: "stopped by SIGSTOP", child: ofChild},
+			{name: "clone event", options: allEvents, status: "PTRACE_EVENT_CLONE"},
+			{name: "clone event, no signal", options: allEvents, flags: 200, status: "PTRACE_EVENT_CLONE"},
+			{name: "fork event", options: allEvents, flags: kit.SIGCHLD, status: "PTRACE_EVENT_FORK"},
+			{name: "vfork event", options: allEvents, flags: linux.CLONE_VFORK | kit.SIGCHLD, status: "PTRACE_EVENT_VFORK"},
+			{name: "UNTRACED", options: allEvents, flags: linux.CLONE_UNTRACED, status: "exit status 6"},
+			{name: "UNTRACED VFORK", options: allEvents, flags: linux.CLONE_UNTRACED | linux.CLONE_VFORK | kit.SIGCHLD, status: "exit status 6"},
+			{name: "UNTRACED PTRACE", flags: linux.CLONE_UNTRACED | linux.CLONE_PTRACE, status: "stopped by SIGSTOP", child: ofChild},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				s := kit.NewScript(t)

@@ -56,29 +56,29 @@ func TestFlagCombinations(t *testing.T) {
 		flags          uint64
 		root, ordinary syscall.Errno
 	}{
-		{"FS NEWNS", linux.CLONE_FS | linux.CLONE_NEWNS, unix.EINVAL, unix.EINVAL},
-		{"FS NEWUSER", linux.CLONE_FS | newuser, unix.EINVAL, unix.EINVAL},
-		{"SIGHAND", linux.CLONE_SIGHAND, unix.EINVAL, unix.EINVAL},
-		{"THREAD", linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
-		{"VM THREAD", vm | linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
-		{"SIGHAND THREAD", linux.CLONE_SIGHAND | linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
-		{"thread NEWUSER", thread | newuser, unix.EINVAL, unix.EINVAL},
-		{"thread NEWPID", thread | linux.CLONE_NEWPID, unix.EINVAL, unix.EINVAL},
-		{"NEWIPC SYSVSEM", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM, unix.EINVAL, unix.EPERM},
-		{"NEWIPC SYSVSEM NEWUSER", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | newuser, unix.EINVAL, unix.EINVAL},
-		{"NEWIPC SYSVSEM FS NEWNS", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | linux.CLONE_FS | linux.CLONE_NEWNS, unix.EINVAL, unix.EINVAL},
-		{"NEWNS", linux.CLONE_NEWNS, 0, unix.EPERM},
-		{"NEWUTS", linux.CLONE_NEWUTS, 0, unix.EPERM},
-		{"NEWIPC", linux.CLONE_NEWIPC, 0, unix.EPERM},
-		{"NEWPID", linux.CLONE_NEWPID, 0, unix.EPERM},
-		{"NEWNET", linux.CLONE_NEWNET, 0, unix.EPERM},
-		{"NEWNS FS", linux.CLONE_NEWNS | linux.CLONE_FS, unix.EINVAL, unix.EINVAL},
-		{"NEWNS SIGHAND", linux.CLONE_NEWNS | linux.CLONE_SIGHAND, unix.EINVAL, unix.EINVAL},
-		{"NEWNS CLONE_STOPPED", linux.CLONE_NEWNS | linux.CLONE_STOPPED, unix.EINVAL, unix.EINVAL},
-		{"NEWUSER", newuser, 0, 0},
-		{"NEWUSER NEWNS NEWUTS NEWIPC NEWPID NEWNET", newuser | linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID | linux.CLONE_NEWNET, 0, 0},
-		{"VM FS FILES SIGHAND SYSVSEM IO", vm | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_SYSVSEM | linux.CLONE_IO, 0, 0},
-		{"VFORK UNTRACED PTRACE", linux.CLONE_VFORK | linux.CLONE_UNTRACED | linux.CLONE_PTRACE, 0, 0},
+		{name: "FS NEWNS", flags: linux.CLONE_FS | linux.CLONE_NEWNS, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "FS NEWUSER", flags: linux.CLONE_FS | newuser, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "SIGHAND", flags: linux.CLONE_SIGHAND, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "THREAD", flags: linux.CLONE_THREAD, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "VM THREAD", flags: vm | linux.CLONE_THREAD, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "SIGHAND THREAD", flags: linux.CLONE_SIGHAND | linux.CLONE_THREAD, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "thread NEWUSER", flags: thread | newuser, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "thread NEWPID", flags: thread | linux.CLONE_NEWPID, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWIPC SYSVSEM", flags: linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM, root: unix.EINVAL, ordinary: unix.EPERM},
+		{name: "NEWIPC SYSVSEM NEWUSER", flags: linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | newuser, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWIPC SYSVSEM FS NEWNS", flags: linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | linux.CLONE_FS | linux.CLONE_NEWNS, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWNS", flags: linux.CLONE_NEWNS, ordinary: unix.EPERM},
+		{name: "NEWUTS", flags: linux.CLONE_NEWUTS, ordinary: unix.EPERM},
+		{name: "NEWIPC", flags: linux.CLONE_NEWIPC, ordinary: unix.EPERM},
+		{name: "NEWPID", flags: linux.CLONE_NEWPID, ordinary: unix.EPERM},
+		{name: "NEWNET", flags: linux.CLONE_NEWNET, ordinary: unix.EPERM},
+		{name: "NEWNS FS", flags: linux.CLONE_NEWNS | linux.CLONE_FS, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWNS SIGHAND", flags: linux.CLONE_NEWNS | linux.CLONE_SIGHAND, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWNS CLONE_STOPPED", flags: linux.CLONE_NEWNS | linux.CLONE_STOPPED, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWUSER", flags: newuser},
+		{name: "NEWUSER NEWNS NEWUTS NEWIPC NEWPID NEWNET", flags: newuser | linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID | linux.CLONE_NEWNET},
+		{name: "VM FS FILES SIGHAND SYSVSEM IO", flags: vm | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_SYSVSEM | linux.CLONE_IO},
+		{name: "VFORK UNTRACED PTRACE", flags: linux.CLONE_VFORK | linux.CLONE_UNTRACED | linux.CLONE_PTRACE},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -86,7 +86,7 @@ func TestFlagCombinations(t *testing.T) {
 					name string
 					uid  int
 					want syscall.Errno
-				}{{"root", 0, tc.root}, {"ordinary", 12345, tc.ordinary}} {
+				}{{name: "root", want: tc.root}, {name: "ordinary", uid: 12345, want: tc.ordinary}} {
 					t.Run(user.name, func(t *testing.T) {
 						s := kit.NewScript(t)
 						setuid := s.Sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)

@@ -35,14 +35,14 @@ func TestOlderCalls(t *testing.T) {
 		clone3       string
 		configurable bool // depends on whether the kernel has control groups
 	}{
-		{"none", 0, "child", "child", false},
-		{"CLONE_PIDFD", pidfd, "child and pidfd", "child and pidfd", false},
-		{"CLONE_DETACHED", detached, "child", "EINVAL", false},
-		{"CLONE_PIDFD CLONE_DETACHED", pidfd | detached, "EINVAL", "EINVAL", false},
-		{"CLONE_NEWCGROUP", newcgroup, "EINVAL", "EINVAL", unknownCgroup},
-		{"CLONE_CLEAR_SIGHAND", clearSighand, "child", "child", false},
-		{"CLONE_INTO_CGROUP", intoCgroup, "child", "EINVAL", false},
-		{"bit 40", 1 << 40, "child", "EINVAL", false},
+		{name: "none", clone: "child", clone3: "child"},
+		{name: "CLONE_PIDFD", flags: pidfd, clone: "child and pidfd", clone3: "child and pidfd"},
+		{name: "CLONE_DETACHED", flags: detached, clone: "child", clone3: "EINVAL"},
+		{name: "CLONE_PIDFD CLONE_DETACHED", flags: pidfd | detached, clone: "EINVAL", clone3: "EINVAL"},
+		{name: "CLONE_NEWCGROUP", flags: newcgroup, clone: "EINVAL", clone3: "EINVAL", configurable: unknownCgroup},
+		{name: "CLONE_CLEAR_SIGHAND", flags: clearSighand, clone: "child", clone3: "child"},
+		{name: "CLONE_INTO_CGROUP", flags: intoCgroup, clone: "child", clone3: "EINVAL"},
+		{name: "bit 40", flags: 1 << 40, clone: "child", clone3: "EINVAL"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := kit.NewScript(t)
