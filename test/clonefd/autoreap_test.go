@@ -3,6 +3,7 @@
 package clonefd
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,10 +35,18 @@ func (g gate) open(l *rawclone.List) {
 	l.Sys(unix.SYS_WRITE, l.Sys(rawclone.TrapLoad, rawclone.Addr(g.ends)+4), l.Program().Word(), 1)
 }
 
-// nextSignal appends the taking of a signal that is pending, or comes soon.
-func nextSignal(s *kit.Script) (*rawclone.Op, func() kit.Siginfo) {
+// nextSignal appends the taking of a signal that is pending, or comes soon. The function
+// checks that the signal is signo, and reports the exit of a child with status 9.
+func nextSignal(s *kit.Script) func(t *testing.T, signo int, child *rawclone.Op, status int32) {
 	info := s.Buffer(kit.SizeOfSiginfo)
-	return s.Sys(unix.SYS_RT_SIGTIMEDWAIT, s.AllSignals(), info, s.Timespec(10*time.Second), 8), func() kit.Siginfo { return kit.SiginfoOf(info) }
+	o := s.Sys(unix.SYS_RT_SIGTIMEDWAIT, s.AllSignals(), info, s.Timespec(10*time.Second), 8)
+	return func(t *testing.T, signo int, child *rawclone.Op, status int32) {
+		t.Helper()
+		i := kit.SiginfoOf(info)
+		if int(o.Ret) != signo || i.Code != kit.CLD_EXITED || i.PID != int32(child.Ret) || i.Status != status {
+			t.Errorf("signal %d (%s): %v; want %s, si_code %d, si_pid %d, si_status %d", int(o.Ret), kit.ErrnoName(o.Errno()), i, kit.SignalName(syscall.Signal(signo)), kit.CLD_EXITED, child.Ret, status)
+		}
+	}
 }
 
 // noSignal appends the taking of a signal, of which there must be none: EAGAIN.
@@ -45,33 +54,29 @@ func noSignal(s *kit.Script) *rawclone.Op {
 	return s.Sys(unix.SYS_RT_SIGTIMEDWAIT, s.AllSignals(), 0, s.Timespec(0), 8)
 }
 
-// gone appends what must fail with ECHILD, and with ESRCH, once pid is reaped.
-func gone(l *rawclone.List, pid any) (waits []*rawclone.Op, kill *rawclone.Op) {
-	for _, options := range []int{unix.WALL, unix.WALL | unix.WNOHANG, unix.WALL | unix.WUNTRACED | unix.WCONTINUED} {
-		waits = append(waits, l.Sys(unix.SYS_WAIT4, pid, 0, options))
-	}
+// gone appends what has to fail with ECHILD, and with ESRCH, once a child is reaped: the
+// first wait waits for that. The function checks the errors.
+func gone(s *kit.Script, pid any) func(t *testing.T) {
 	const pPID = 1
-	waits = append(waits, l.Sys(unix.SYS_WAITID, pPID, pid, 0, unix.WEXITED|unix.WALL, 0))
-	return waits, l.Sys(unix.SYS_KILL, pid, 0)
-}
-
-func checkGone(t *testing.T, name string, waits []*rawclone.Op, kill *rawclone.Op) {
-	t.Helper()
-	for i, w := range waits {
-		if e := w.Errno(); e != unix.ECHILD {
-			t.Errorf("%s: wait %d: %d (%s), want ECHILD", name, i, int(w.Ret), kit.ErrnoName(e))
+	ops := map[string]*rawclone.Op{"wait4": s.Sys(unix.SYS_WAIT4, pid, 0, unix.WALL)}
+	ops["wait4 with WNOHANG"] = s.Sys(unix.SYS_WAIT4, pid, 0, unix.WALL|unix.WNOHANG)
+	ops["wait4 with WUNTRACED|WCONTINUED"] = s.Sys(unix.SYS_WAIT4, pid, 0, unix.WALL|unix.WUNTRACED|unix.WCONTINUED)
+	ops["waitid"] = s.Sys(unix.SYS_WAITID, pPID, pid, 0, unix.WEXITED|unix.WALL, 0)
+	kill := s.Sys(unix.SYS_KILL, pid, 0)
+	return func(t *testing.T) {
+		t.Helper()
+		for name, o := range ops {
+			kit.CheckErrno(t, name+" for a child that is gone", o, unix.ECHILD)
 		}
-	}
-	if e := kill.Errno(); e != unix.ESRCH {
-		t.Errorf("%s: kill of a child that is gone: %s, want ESRCH", name, kit.ErrnoName(e))
+		kit.CheckErrno(t, "kill of a child that is gone", kill, unix.ESRCH)
 	}
 }
 
-// TestFDAutoreap protects that no wait returns such a child, that one that waits does
-// so until the end, and that the signal comes all the same.
+// TestFDAutoreap checks that no wait returns such a child, that a wait that blocks does
+// so until the child exits, and that the signal comes all the same.
 func TestFDAutoreap(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		for _, flags := range []uint64{0, uint64(unix.SIGCHLD), uint64(unix.SIGUSR1), 64, 200, linux.CLONE_FD | kit.SIGCHLD, linux.CLONE_VFORK | kit.SIGCHLD} {
+		kit.OnEach(t, []uint64{0, kit.SIGCHLD, uint64(unix.SIGUSR1), 64, 200, linux.CLONE_FD | kit.SIGCHLD, linux.CLONE_VFORK | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 			s := kit.NewScript(t)
 			g := newGate(s)
 			child := s.NewList()
@@ -84,37 +89,29 @@ func TestFDAutoreap(t *testing.T) {
 			early, _ := s.Wait(call, unix.WALL|unix.WNOHANG)
 			g.open(s.List)
 			late, _ := s.Wait(call, unix.WALL)
-			signal, info := nextSignalUnless(s, flags&linux.CSIGNAL == 0 || flags&linux.CSIGNAL > 64)
+			var checkSignal func(t *testing.T, signo int, child *rawclone.Op, status int32)
+			signo := int(flags & linux.CSIGNAL)
+			if 0 < signo && signo <= 64 {
+				checkSignal = nextSignal(s)
+			}
 			none := noSignal(s)
-			waits, kill := gone(s.List, call)
+			checkGone := gone(s, call)
 			s.Run()
 			s.OK(call)
-			if flags&linux.CLONE_VFORK == 0 && early.Ret != 0 {
-				t.Errorf("flags %#x: wait while the child lives: %d (%s), want 0", flags, int(early.Ret), kit.ErrnoName(early.Errno()))
+			if flags&linux.CLONE_VFORK == 0 {
+				kit.CheckRet(t, "wait4 while the child runs", early.Ret, 0)
 			}
-			checkGone(t, "", append(waits, late), kill)
-			if signal != nil {
-				i := info()
-				if want := int(flags & linux.CSIGNAL); int(signal.Ret) != want || i.Code != kit.CLD_EXITED || i.PID != int32(call.Ret) || i.Status != 9 {
-					t.Errorf("flags %#x: signal %d (%s), %+v, want %d of the child's end", flags, int(signal.Ret), kit.ErrnoName(signal.Errno()), i, want)
-				}
+			kit.CheckErrno(t, "wait4 until the child has exited", late, unix.ECHILD)
+			checkGone(t)
+			if checkSignal != nil {
+				checkSignal(t, signo, call, 9)
 			}
-			if e := none.Errno(); e != unix.EAGAIN {
-				t.Errorf("flags %#x: signal %d came, and nobody sent it", flags, int(none.Ret))
-			}
-		}
+			kit.CheckErrno(t, "waiting for a second signal", none, unix.EAGAIN)
+		})
 	})
 }
 
-// nextSignalUnless is nextSignal if there is to be one.
-func nextSignalUnless(s *kit.Script, none bool) (*rawclone.Op, func() kit.Siginfo) {
-	if none {
-		return nil, nil
-	}
-	return nextSignal(s)
-}
-
-// TestFDAutoreapStops protects that stops and continues are told as of any child.
+// TestFDAutoreapStops checks that stops and continues are reported as of any child.
 func TestFDAutoreapStops(t *testing.T) {
 	s := kit.NewScript(t)
 	g := newGate(s)
@@ -127,41 +124,35 @@ func TestFDAutoreapStops(t *testing.T) {
 	s.Sys(unix.SYS_KILL, call, int(unix.SIGCONT))
 	cont, contStatus := s.Wait(call, unix.WCONTINUED)
 	g.open(s.List)
-	waits, kill := gone(s.List, call)
+	checkGone := gone(s, call)
 	s.Run()
 	s.OK(call)
-	if ws := unix.WaitStatus(*stopStatus); stop.Ret != call.Ret || !ws.Stopped() {
-		t.Errorf("waiting for a stop: %d (%s), status %#x", int(stop.Ret), kit.ErrnoName(stop.Errno()), *stopStatus)
-	}
-	if ws := unix.WaitStatus(*contStatus); cont.Ret != call.Ret || !ws.Continued() {
-		t.Errorf("waiting for a continue: %d (%s), status %#x", int(cont.Ret), kit.ErrnoName(cont.Errno()), *contStatus)
-	}
-	checkGone(t, "after the stop", waits, kill)
+	kit.CheckWait(t, "waiting for a stop", call, stop, stopStatus, "stopped by SIGSTOP")
+	kit.CheckWait(t, "waiting for a continue", call, cont, contStatus, "continued")
+	checkGone(t)
 }
 
-// TestFDAutoreapInherited protects that the children of such a child are no such
+// TestFDAutoreapInherited checks that the children of such a child are no such
 // children.
 func TestFDAutoreapInherited(t *testing.T) {
 	s := kit.NewScript(t)
 	child := s.NewList()
-	fork := child.Sys(unix.SYS_CLONE, int(unix.SIGCHLD))
-	fork.Child = s.Exiting(5).First()
+	fork := child.Clone(kit.SIGCHLD, s.Exiting(5))
 	forkWait, forkStatus := child.Wait(fork, 0)
 	plain := kit.Default().Clone4(child, kit.SIGCHLD, linux.Clone4Args{}, s.Exiting(6))
 	plainWait, plainStatus := child.Wait(plain, 0)
 	child.Exit(0)
 	call, _ := kit.Default().Clone4FD(s.List, autoreap|kit.SIGCHLD, linux.Clone4FDArgs{}, child)
-	waits, kill := gone(s.List, call)
+	checkGone := gone(s, call)
 	s.Run()
-	s.OK(call, fork, forkWait, plain, plainWait)
-	if a, b := unix.WaitStatus(*forkStatus).ExitStatus(), unix.WaitStatus(*plainStatus).ExitStatus(); a != 5 || b != 6 {
-		t.Errorf("the grandchildren exited with %d and %d, want 5 and 6", a, b)
-	}
-	checkGone(t, "their parent", waits, kill)
+	s.OK(call, fork, plain)
+	kit.CheckWait(t, "the grandchild by clone", fork, forkWait, forkStatus, "exit status 5")
+	kit.CheckWait(t, "the grandchild by clone4", plain, plainWait, plainStatus, "exit status 6")
+	checkGone(t)
 }
 
-// TestFDAutoreapReparented protects that such a child reaps itself whoever is its
-// parent by then, and that this one is told.
+// TestFDAutoreapReparented checks that such a child reaps itself whoever is its
+// parent by then, and that this parent gets the signal.
 func TestFDAutoreapReparented(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -172,27 +163,24 @@ func TestFDAutoreapReparented(t *testing.T) {
 		child.Exit(9)
 		parent := s.NewList()
 		call, _ := a.Clone4FD(parent, autoreap|uint64(unix.SIGUSR1), linux.Clone4FDArgs{}, child)
-		parent.Exit(0)
+		parent.Exit(9)
 		fork := a.Clone4(s.List, kit.SIGCHLD, linux.Clone4Args{}, parent)
 		s.Wait(fork, 0)
-		first, _ := nextSignal(s)
+		checkFirst := nextSignal(s)
 		early, _ := s.Wait(call, unix.WALL|unix.WNOHANG)
 		g.open(s.List)
-		signal, info := nextSignal(s)
-		waits, kill := gone(s.List, call)
+		checkSecond := nextSignal(s)
+		checkGone := gone(s, call)
 		s.Run()
-		s.OK(call, fork, first, early)
-		if early.Ret != 0 {
-			t.Errorf("wait while the child lives: %d, want 0: it has come to the subreaper", int(early.Ret))
-		}
-		if i := info(); int(signal.Ret) != int(unix.SIGCHLD) || i.PID != int32(call.Ret) || i.Status != 9 {
-			t.Errorf("signal %d, %+v, want SIGCHLD of the child's end", int(signal.Ret), i)
-		}
-		checkGone(t, "the subreaper's child", waits, kill)
+		s.OK(call, fork)
+		checkFirst(t, int(unix.SIGCHLD), fork, 9)
+		kit.CheckRet(t, "wait4 by the subreaper while the child runs", early.Ret, 0)
+		checkSecond(t, int(unix.SIGCHLD), call, 9)
+		checkGone(t)
 	})
 }
 
-// TestFDAutoreapTraced protects that a tracer has its wait first, whether it is the
+// TestFDAutoreapTraced checks that a tracer has its wait first, whether it is the
 // parent or another process.
 func TestFDAutoreapTraced(t *testing.T) {
 	const ptraceTraceme, ptraceSeize = 0, 0x4206
@@ -205,22 +193,16 @@ func TestFDAutoreapTraced(t *testing.T) {
 		buf := s.Buffer(fdInfoSize)
 		read := s.Sys(unix.SYS_READ, kit.LoadFD(s.List, fdAt), buf, len(buf))
 		wait, status := s.Wait(call, 0)
-		waits, kill := gone(s.List, call)
+		checkGone := gone(s, call)
 		s.Run()
 		s.OK(call, read)
-		if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 9 {
-			t.Errorf("the tracer's wait: %d (%s), status %#x, want the child, and exit status 9", int(wait.Ret), kit.ErrnoName(wait.Errno()), *status)
-		}
+		kit.CheckWait(t, "the tracer's wait", call, wait, status, "exit status 9")
 		if info := clonefdInfo(t, buf); info.Status != 9 {
 			t.Errorf("the descriptor: %+v, want status 9", info)
 		}
-		checkGone(t, "after the tracer's wait", waits, kill)
+		checkGone(t)
 	})
-	for _, waitsFor := range []bool{true, false} {
-		name := "another process"
-		if !waitsFor {
-			name += ", which ends"
-		}
+	for name, waits := range map[string]bool{"another process": true, "another process, which exits": false} {
 		t.Run(name, func(t *testing.T) {
 			s := kit.NewScript(t)
 			g, seized, ended := newGate(s), newGate(s), newGate(s)
@@ -233,14 +215,13 @@ func TestFDAutoreapTraced(t *testing.T) {
 			seized.open(tracer)
 			ended.pass(tracer)
 			zombie := tracer.Sys(unix.SYS_KILL, call, 0)
-			status := s.Word()
 			var wait *rawclone.Op
-			if waitsFor {
-				wait = tracer.Sys(unix.SYS_WAIT4, call, status, unix.WALL)
+			var status *uintptr
+			if waits {
+				wait, status = tracer.Wait(call, unix.WALL)
 			}
 			tracer.Exit(0)
-			fork := s.Sys(unix.SYS_CLONE, 0)
-			fork.Child = tracer.First()
+			fork := s.Clone(0, tracer)
 			seized.pass(s.List)
 			g.open(s.List)
 			buf := s.Buffer(fdInfoSize)
@@ -248,34 +229,30 @@ func TestFDAutoreapTraced(t *testing.T) {
 			early := noSignal(s)
 			ended.open(s.List)
 			s.Wait(fork, unix.WALL)
-			signal, info := nextSignal(s)
-			waits, kill := gone(s.List, call)
+			checkSignal := nextSignal(s)
+			checkGone := gone(s, call)
 			s.Run()
 			s.OK(call, seize, fork, read, zombie)
-			if waitsFor && (wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 9) {
-				t.Errorf("the tracer's wait: %d (%s), status %#x, want the child, and exit status 9", int(wait.Ret), kit.ErrnoName(wait.Errno()), *status)
+			if waits {
+				kit.CheckWait(t, "the tracer's wait", call, wait, status, "exit status 9")
 			}
-			if e := early.Errno(); e != unix.EAGAIN {
-				t.Errorf("signal %d came before the tracer had its wait", int(early.Ret))
-			}
-			if i := info(); int(signal.Ret) != int(unix.SIGCHLD) || i.PID != int32(call.Ret) {
-				t.Errorf("signal %d, %+v, want SIGCHLD of the child's end", int(signal.Ret), i)
-			}
-			checkGone(t, "after the tracer", waits, kill)
+			kit.CheckErrno(t, "waiting for a signal before the tracer had its wait", early, unix.EAGAIN)
+			checkSignal(t, int(unix.SIGCHLD), call, 9)
+			checkGone(t)
 		})
 	}
 }
 
-// TestFDAutoreapThreads protects that a child ends with its last thread, and that it
-// stays what it is when another thread than its first makes it execute a program.
+// TestFDAutoreapThreads checks that a child has exited when its last thread has, and that
+// the child keeps the flag when another thread than its first executes a program.
 func TestFDAutoreapThreads(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		exec bool
 		want int32
 	}{
-		{"the first thread ends first", false, 5},
-		{"another thread executes a program", true, kit.ExecStatus},
+		{name: "the first thread exits first", want: 5},
+		{name: "another thread executes a program", exec: true, want: kit.ExecStatus},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := kit.NewScript(t)
@@ -285,53 +262,48 @@ func TestFDAutoreapThreads(t *testing.T) {
 			if tc.exec {
 				kit.Exec(thread)
 			}
-			thread.Sys(unix.SYS_EXIT, 5)
+			thread.ExitTask(5)
 			child := s.NewList()
 			start := kit.Default().Clone4(child, kit.ThreadFlags, linux.Clone4Args{StackStart: kit.Stack(t)}, thread)
 			if tc.exec {
 				kit.Forever(child)
 			}
-			child.Sys(unix.SYS_EXIT, 6)
+			child.ExitTask(6)
 			call, fdAt := kit.Default().Clone4FD(s.List, linux.CLONE_FD|autoreap|kit.SIGCHLD, linux.Clone4FDArgs{ClonefdFlags: linux.CLONEFD_NONBLOCK}, child)
 			fd := kit.LoadFD(s.List, fdAt)
-			pause := s.Buffer(16)
-			*rawclone.WordOf(pause[8:]) = 50e6
-			s.Sys(unix.SYS_NANOSLEEP, pause, 0)
+			s.Sleep(s.List, 50*time.Millisecond)
 			buf := s.Buffer(fdInfoSize)
 			early := s.Sys(unix.SYS_READ, fd, buf, len(buf))
 			g.open(s.List)
 			if tc.exec {
 				// Until the program runs, which lives for a while.
-				*rawclone.WordOf(pause[8:]) = 100e6
-				s.Sys(unix.SYS_NANOSLEEP, pause, 0)
+				s.Sleep(s.List, 100*time.Millisecond)
 			}
 			alive := s.Sys(unix.SYS_KILL, call, 0)
 			s.Sys(unix.SYS_FCNTL, fd, unix.F_SETFL, 0)
 			read := s.Sys(unix.SYS_READ, fd, buf, len(buf))
-			waits, kill := gone(s.List, call)
+			checkGone := gone(s, call)
 			s.Run()
 			s.OK(call, start)
-			if e := early.Errno(); e != unix.EAGAIN {
-				t.Errorf("read while a thread lives: %d (%s), want EAGAIN", int(early.Ret), kit.ErrnoName(e))
-			}
-			if e := alive.Errno(); tc.exec && e != 0 {
-				t.Errorf("the program that was executed: %s", kit.ErrnoName(e))
+			kit.CheckErrno(t, "read while a thread runs", early, unix.EAGAIN)
+			if tc.exec {
+				kit.CheckErrno(t, "kill of the program that was executed", alive, 0)
 			}
 			if info := clonefdInfo(t, buf); read.Ret != fdInfoSize || info.Code != kit.CLD_EXITED || info.Status != tc.want && tc.exec {
 				t.Errorf("read %d bytes (%s), %+v, want an exit with status %d", int(read.Ret), kit.ErrnoName(read.Errno()), info, tc.want)
 			}
-			checkGone(t, "the child", waits, kill)
+			checkGone(t)
 		})
 	}
 }
 
-// TestFDAutoreapThread protects that a thread can have the flag, which every thread
+// TestFDAutoreapThread checks that a thread can have the flag, which every thread
 // lives by.
 func TestFDAutoreapThread(t *testing.T) {
 	s := kit.NewScript(t)
 	thread := s.NewList()
 	tid := s.Word()
-	thread.Sys(unix.SYS_EXIT, 0)
+	thread.ExitTask(0)
 	call, _ := kit.Default().Clone4FD(s.List, kit.ThreadFlags|autoreap|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_CLEARTID, linux.Clone4FDArgs{Clone4Args: linux.Clone4Args{
 		StackStart: kit.Stack(t),
 		Ptid:       uint64(rawclone.Addr(tid)),

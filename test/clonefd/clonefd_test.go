@@ -4,6 +4,8 @@ package clonefd
 
 import (
 	"encoding/binary"
+	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -25,7 +27,7 @@ func clonefdInfo(t *testing.T, buf []byte) linux.ClonefdInfo {
 	return info
 }
 
-// TestFDArgsSize protects that the struct has grown and nothing else has changed: any
+// TestFDArgsSize checks that the struct has grown and nothing else has changed: any
 // size up to the larger one is read, and not one byte more.
 func TestFDArgsSize(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -36,99 +38,91 @@ func TestFDArgsSize(t *testing.T) {
 		}
 		end := rawclone.AddrOf(mem) + uintptr(page)
 		for size := uintptr(0); size <= a.FDSize()+1; size++ {
-			s := kit.NewScript(t)
-			fits := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size, s.Exiting(0))
-			s.Wait(fits, 0)
-			straddles := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size+1, s.Exiting(0))
-			s.Run()
-			wantFits, wantStraddles := syscall.Errno(0), unix.EFAULT
-			switch size {
-			case 0:
-				wantStraddles = 0
-			case a.FDSize() + 1:
-				wantFits, wantStraddles = unix.EINVAL, unix.EINVAL
-			}
-			if e := fits.Errno(); e != wantFits {
-				t.Errorf("size %d: %s, want %s", size, kit.ErrnoName(e), kit.ErrnoName(wantFits))
-			}
-			if e := straddles.Errno(); e != wantStraddles {
-				t.Errorf("size %d, ending in an unreadable page: %s, want %s", size, kit.ErrnoName(e), kit.ErrnoName(wantStraddles))
-			}
+			t.Run(fmt.Sprint(size), func(t *testing.T) {
+				s := kit.NewScript(t)
+				fits := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size, s.Exiting(0))
+				s.Wait(fits, 0)
+				straddles := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size+1, s.Exiting(0))
+				s.Run()
+				wantFits, wantStraddles := syscall.Errno(0), unix.EFAULT
+				switch size {
+				case 0:
+					wantStraddles = 0
+				case a.FDSize() + 1:
+					wantFits, wantStraddles = unix.EINVAL, unix.EINVAL
+				}
+				kit.CheckErrno(t, "up to an unreadable page", fits, wantFits)
+				kit.CheckErrno(t, "ending in an unreadable page", straddles, wantStraddles)
+			})
 		}
 	})
 }
 
-// TestFDFlags protects which flags there are, and that a call that is refused has
+// TestFDFlags checks which flags there are, and that a call that is refused has
 // done nothing: no child, no descriptor, and no number where one would be.
 func TestFDFlags(t *testing.T) {
 	const fd, autoreap = linux.CLONE_FD | kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD
+	type test struct {
+		flags   uint64
+		fdFlags uint32
+		want    syscall.Errno
+	}
+	tests := []test{
+		{flags: fd, fdFlags: unix.O_CLOEXEC | unix.O_NONBLOCK},
+		{flags: fd, fdFlags: linux.CLONEFD_CLOEXEC | unix.O_CLOEXEC},
+		{flags: fd, fdFlags: linux.CLONEFD_CLOEXEC | linux.CLONEFD_NONBLOCK | linux.CLONEFD_KILL_ON_CLOSE},
+		{flags: fd, fdFlags: linux.CLONEFD_CLOEXEC | 8, want: unix.EINVAL},
+		{flags: fd | linux.CLONE_AUTOREAP},
+		{flags: fd | kit.ThreadFlags, want: unix.EINVAL},
+		{flags: fd | kit.ThreadFlags | linux.CLONE_AUTOREAP, want: unix.EINVAL},
+		{flags: fd | linux.CLONE_STOPPED, want: unix.EINVAL},
+		{flags: fd | 1<<32, want: unix.EINVAL},
+		{flags: autoreap},
+		{flags: autoreap | 1<<63, want: unix.EINVAL},
+		// Without CLONE_FD nobody looks there.
+		{flags: kit.SIGCHLD, fdFlags: ^uint32(0)},
+		{flags: autoreap, fdFlags: ^uint32(0)},
+	}
+	for bit := range 32 {
+		want := syscall.Errno(0)
+		switch f := uint32(1) << bit; f {
+		case linux.CLONEFD_CLOEXEC, linux.CLONEFD_NONBLOCK, linux.CLONEFD_KILL_ON_CLOSE, unix.O_CLOEXEC, unix.O_NONBLOCK:
+		default:
+			want = unix.EINVAL
+		}
+		tests = append(tests, test{flags: fd, fdFlags: 1 << bit, want: want})
+	}
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		type test struct {
-			flags   uint64
-			fdFlags uint32
-			want    syscall.Errno
-		}
-		tests := []test{
-			{fd, unix.O_CLOEXEC | unix.O_NONBLOCK, 0},
-			{fd, linux.CLONEFD_CLOEXEC | unix.O_CLOEXEC, 0},
-			{fd, linux.CLONEFD_CLOEXEC | linux.CLONEFD_NONBLOCK | linux.CLONEFD_KILL_ON_CLOSE, 0},
-			{fd, linux.CLONEFD_CLOEXEC | 8, unix.EINVAL},
-			{fd | linux.CLONE_AUTOREAP, 0, 0},
-			{fd | kit.ThreadFlags, 0, unix.EINVAL},
-			{fd | kit.ThreadFlags | linux.CLONE_AUTOREAP, 0, unix.EINVAL},
-			{fd | linux.CLONE_STOPPED, 0, unix.EINVAL},
-			{fd | 1<<32, 0, unix.EINVAL},
-			{autoreap, 0, 0},
-			{autoreap | 1<<63, 0, unix.EINVAL},
-			// Without CLONE_FD nobody looks there.
-			{kit.SIGCHLD, ^uint32(0), 0},
-			{autoreap, ^uint32(0), 0},
-		}
-		for bit := range 32 {
-			want := syscall.Errno(0)
-			switch f := uint32(1) << bit; f {
-			case linux.CLONEFD_CLOEXEC, linux.CLONEFD_NONBLOCK, linux.CLONEFD_KILL_ON_CLOSE, unix.O_CLOEXEC, unix.O_NONBLOCK:
-			default:
-				want = unix.EINVAL
-			}
-			tests = append(tests, test{fd, 1 << bit, want})
-		}
 		for _, tc := range tests {
-			s := kit.NewScript(t)
-			before := s.Sys(unix.SYS_DUP, 0)
-			s.Sys(unix.SYS_CLOSE, before)
-			call, got := a.Clone4FD(s.List, tc.flags, linux.Clone4FDArgs{ClonefdFlags: tc.fdFlags}, s.Exiting(0))
-			after := s.Sys(unix.SYS_DUP, 0)
-			s.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL)
-			none := s.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL)
-			s.Run()
-			s.OK(before, after)
-			if e := call.Errno(); e != tc.want {
-				t.Errorf("flags %#x, clonefd_flags %#x: %s, want %s", tc.flags, tc.fdFlags, kit.ErrnoName(e), kit.ErrnoName(tc.want))
-			}
-			if e := none.Errno(); e != unix.ECHILD {
-				t.Errorf("flags %#x, clonefd_flags %#x: two children are left", tc.flags, tc.fdFlags)
-			}
-			wantFD, next := uintptr(kit.NoFD), before.Ret
-			if tc.want == 0 && tc.flags&linux.CLONE_FD != 0 {
-				wantFD = kit.NoFD&^0xffffffff | before.Ret
-				next++
-			}
-			if *got != wantFD || after.Ret != next {
-				t.Errorf("flags %#x, clonefd_flags %#x: *clonefd is %#x, and the next descriptor %d; want %#x and %d", tc.flags, tc.fdFlags, *got, after.Ret, wantFD, next)
-			}
+			t.Run(strings.ReplaceAll(kit.Flags(tc.flags)+","+kit.FDFlags(tc.fdFlags), "|", ","), func(t *testing.T) {
+				s := kit.NewScript(t)
+				before := s.Sys(unix.SYS_DUP, 0)
+				s.Sys(unix.SYS_CLOSE, before)
+				call, got := a.Clone4FD(s.List, tc.flags, linux.Clone4FDArgs{ClonefdFlags: tc.fdFlags}, s.Exiting(0))
+				after := s.Sys(unix.SYS_DUP, 0)
+				s.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL)
+				none := s.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL)
+				s.Run()
+				s.OK(before, after)
+				kit.CheckErrno(t, "clone4", call, tc.want)
+				kit.CheckErrno(t, "wait4 for a second child", none, unix.ECHILD)
+				wantFD, next := kit.NoFD, before.Ret
+				if tc.want == 0 && tc.flags&linux.CLONE_FD != 0 {
+					wantFD = kit.NoFD&^0xffffffff | before.Ret
+					next++
+				}
+				kit.CheckRet(t, "*clonefd", *got, wantFD)
+				kit.CheckRet(t, "the next descriptor", after.Ret, next)
+			})
 		}
 	})
 }
 
-// TestFDNoChild protects that who cannot have the descriptor has no child either, and
-// that nothing is left of the attempt.
+// TestFDNoChild checks that a caller that cannot have the descriptor has no child
+// either, and that nothing is left of the attempt.
 func TestFDNoChild(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		readOnly := kit.Memory(t, 1)
-		if err := unix.Mprotect(readOnly, unix.PROT_READ); err != nil {
-			t.Fatal(err)
-		}
+		readOnly := rawclone.AddrOf(kit.Protected(t, 1, unix.PROT_READ))
 		for _, tc := range []struct {
 			name    string
 			clonefd uintptr
@@ -138,41 +132,41 @@ func TestFDNoChild(t *testing.T) {
 		}{
 			{name: "NULL", clonefd: 1, size: uintptr(2 * a.Word), want: unix.EFAULT},
 			{name: "first page", clonefd: 1, want: unix.EFAULT},
-			{name: "read-only", clonefd: rawclone.AddrOf(readOnly), want: unix.EFAULT},
+			{name: "read-only", clonefd: readOnly, want: unix.EFAULT},
 			{name: "table full", noRoom: true, want: unix.EMFILE},
-			{name: "table full, read-only", clonefd: rawclone.AddrOf(readOnly), noRoom: true, want: unix.EMFILE},
+			{name: "table full, read-only", clonefd: readOnly, noRoom: true, want: unix.EMFILE},
 		} {
-			for _, flags := range []uint64{linux.CLONE_FD | kit.SIGCHLD, linux.CLONE_FD | linux.CLONE_AUTOREAP | kit.SIGCHLD, linux.CLONE_FD | linux.CLONE_VFORK | kit.SIGCHLD} {
-				s := kit.NewScript(t)
-				before := s.Sys(unix.SYS_DUP, 0)
-				s.Sys(unix.SYS_CLOSE, before)
-				if tc.noRoom {
-					limitFiles(s, 0)
-				}
-				ran := s.Word()
-				child := s.NewList()
-				child.Sys(rawclone.TrapStore, ran, 1)
-				child.Exit(0)
-				call, fd := a.Clone4FD(s.List, flags, linux.Clone4FDArgs{Clonefd: uint64(tc.clonefd)}, child)
-				call.Args[2] -= tc.size
-				none := s.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL|unix.WUNTRACED)
-				pending := noSignal(s)
-				limitFiles(s, 100)
-				after := s.Sys(unix.SYS_DUP, 0)
-				s.Run()
-				if e := call.Errno(); e != tc.want {
-					t.Errorf("%s, flags %#x: %s, want %s", tc.name, flags, kit.ErrnoName(e), kit.ErrnoName(tc.want))
-				}
-				if e := none.Errno(); e != unix.ECHILD || *ran != 0 {
-					t.Errorf("%s, flags %#x: there is a child; it ran: %d", tc.name, flags, *ran)
-				}
-				if e := pending.Errno(); e != unix.EAGAIN {
-					t.Errorf("%s, flags %#x: signal %d came", tc.name, flags, int(pending.Ret))
-				}
-				if *fd != kit.NoFD || after.Ret != before.Ret {
-					t.Errorf("%s, flags %#x: *clonefd is %#x, and the next descriptor %d, was %d", tc.name, flags, *fd, after.Ret, before.Ret)
-				}
-			}
+			t.Run(tc.name, func(t *testing.T) {
+				kit.OnEach(t, []uint64{
+					linux.CLONE_FD | kit.SIGCHLD,
+					linux.CLONE_FD | linux.CLONE_AUTOREAP | kit.SIGCHLD,
+					linux.CLONE_FD | linux.CLONE_VFORK | kit.SIGCHLD,
+				}, func(t *testing.T, flags uint64) {
+					s := kit.NewScript(t)
+					before := s.Sys(unix.SYS_DUP, 0)
+					s.Sys(unix.SYS_CLOSE, before)
+					if tc.noRoom {
+						limitFiles(s, 0)
+					}
+					ran := s.Word()
+					child := s.NewList()
+					child.Sys(rawclone.TrapStore, ran, 1)
+					child.Exit(0)
+					call, fd := a.Clone4FD(s.List, flags, linux.Clone4FDArgs{Clonefd: uint64(tc.clonefd)}, child)
+					call.Args[2] -= tc.size
+					none := s.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL|unix.WUNTRACED)
+					signal := noSignal(s)
+					limitFiles(s, 100)
+					after := s.Sys(unix.SYS_DUP, 0)
+					s.Run()
+					kit.CheckErrno(t, "clone4", call, tc.want)
+					kit.CheckErrno(t, "wait4 for any child", none, unix.ECHILD)
+					kit.CheckRet(t, "what a child has stored", *ran, 0)
+					kit.CheckErrno(t, "waiting for a signal", signal, unix.EAGAIN)
+					kit.CheckRet(t, "*clonefd", *fd, kit.NoFD)
+					kit.CheckRet(t, "the next descriptor", after.Ret, before.Ret)
+				})
+			})
 		}
 	})
 }
@@ -184,86 +178,77 @@ func limitFiles(s *kit.Script, n uintptr) {
 	s.Sys(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, limit, 0)
 }
 
-// TestFDRead protects what is read from a descriptor: how the child has ended, once,
-// however it ended and whoever has waited for it by then.
+// TestFDRead checks what is read from a descriptor: how the child has exited, once,
+// however the child exited and whoever has waited for it by then.
 func TestFDRead(t *testing.T) {
+	exited := linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}
+	killed := linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			name   string
 			flags  uint64
-			signal int // that the child ends by
+			signal int // that the child sends itself
 			status int // that it exits with
 			waited bool
 			want   linux.ClonefdInfo // without times
 		}{
-			{"exit", kit.SIGCHLD, 0, 7, false, linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}},
-			{"exit, 8 bits", kit.SIGCHLD, 0, 0x1ff, false, linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 0xff}},
-			{"signal", kit.SIGCHLD, int(unix.SIGKILL), 0, false, linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}},
-			{"waited for", kit.SIGCHLD, 0, 7, true, linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}},
-			{"signal, waited for", kit.SIGCHLD, int(unix.SIGKILL), 7, true, linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}},
-			{"no exit signal", 0, 0, 7, false, linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}},
-			{"autoreap", linux.CLONE_AUTOREAP | kit.SIGCHLD, 0, 7, false, linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}},
-			{"autoreap, signal", linux.CLONE_AUTOREAP | kit.SIGCHLD, int(unix.SIGKILL), 7, false, linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}},
-			{"autoreap, no exit signal", linux.CLONE_AUTOREAP, 0, 7, false, linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}},
-			{"vfork", linux.CLONE_VFORK | kit.SIGCHLD, 0, 7, false, linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}},
+			{name: "exit", flags: kit.SIGCHLD, status: 7, want: exited},
+			{name: "exit, 8 bits", flags: kit.SIGCHLD, status: 0x107, want: exited},
+			{name: "signal", flags: kit.SIGCHLD, signal: int(unix.SIGKILL), want: killed},
+			{name: "waited for", flags: kit.SIGCHLD, status: 7, waited: true, want: exited},
+			{name: "signal, waited for", flags: kit.SIGCHLD, signal: int(unix.SIGKILL), status: 7, waited: true, want: killed},
+			{name: "no exit signal", status: 7, want: exited},
+			{name: "autoreap", flags: linux.CLONE_AUTOREAP | kit.SIGCHLD, status: 7, want: exited},
+			{name: "autoreap, signal", flags: linux.CLONE_AUTOREAP | kit.SIGCHLD, signal: int(unix.SIGKILL), status: 7, want: killed},
+			{name: "autoreap, no exit signal", flags: linux.CLONE_AUTOREAP, status: 7, want: exited},
+			{name: "vfork", flags: linux.CLONE_VFORK | kit.SIGCHLD, status: 7, want: exited},
 		} {
-			s := kit.NewScript(t)
-			buf, pollfd := s.Buffer(32), s.Buffer(8)
-			child := s.NewList()
-			if tc.signal != 0 {
-				child.Sys(unix.SYS_KILL, child.Sys(unix.SYS_GETPID), tc.signal)
-			}
-			child.Exit(tc.status)
-			call, fdAt := a.Clone4FD(s.List, tc.flags|linux.CLONE_FD, linux.Clone4FDArgs{}, child)
-			fd := kit.LoadFD(s.List, fdAt)
-			if tc.waited {
-				s.Wait(call, unix.WALL)
-			}
-			copied := s.Sys(unix.SYS_DUP, fd)
-			empty := s.Sys(unix.SYS_READ, fd, buf, 0)
-			unreadable := s.Sys(unix.SYS_READ, fd, 1, fdInfoSize)
-			first := s.Sys(unix.SYS_READ, fd, buf, len(buf))
-			second := s.Sys(unix.SYS_READ, copied, rawclone.AddrOf(s.Buffer(fdInfoSize)), fdInfoSize)
-			pread := s.Sys(unix.SYS_PREAD64, fd, rawclone.AddrOf(s.Buffer(fdInfoSize)), fdInfoSize, 0)
-			seek := s.Sys(unix.SYS_LSEEK, fd, 0, 0)
-			store32(s.List, pollfd, 0, fd)
-			binary.LittleEndian.PutUint16(pollfd[4:], unix.POLLIN)
-			poll := s.Sys(unix.SYS_PPOLL, pollfd, 1, rawclone.AddrOf(s.Buffer(16)), 0, 0)
-			wait, _ := s.Wait(call, unix.WALL)
-			s.Run()
-			s.OK(call)
-			got := clonefdInfo(t, buf)
-			if got.Utime > 60e6 || got.Stime > 60e6 {
-				t.Errorf("%s: the child took %d and %d us", tc.name, got.Utime, got.Stime)
-			}
-			got.Utime, got.Stime = 0, 0
-			if got != tc.want || first.Ret != fdInfoSize {
-				t.Errorf("%s: read %d bytes, %+v, want %d, %+v", tc.name, int(first.Ret), got, fdInfoSize, tc.want)
-			}
-			wantWait := syscall.Errno(0)
-			if tc.waited || tc.flags&linux.CLONE_AUTOREAP != 0 {
-				wantWait = unix.ECHILD
-			}
-			for _, check := range []struct {
-				what string
-				op   *rawclone.Op
-				want syscall.Errno
-			}{
-				{"read of 0 bytes", empty, 0},
-				{"read into unmapped memory", unreadable, unix.EFAULT},
-				{"second read", second, 0},
-				{"pread", pread, unix.ESPIPE},
-				{"lseek", seek, unix.ESPIPE},
-				{"poll", poll, 0},
-				{"wait", wait, wantWait},
-			} {
-				if e := check.op.Errno(); e != check.want {
-					t.Errorf("%s: %s: %s, want %s", tc.name, check.what, kit.ErrnoName(e), kit.ErrnoName(check.want))
+			t.Run(tc.name, func(t *testing.T) {
+				s := kit.NewScript(t)
+				buf, pollfd := s.Buffer(32), s.Buffer(8)
+				child := s.NewList()
+				if tc.signal != 0 {
+					child.Sys(unix.SYS_KILL, child.Sys(unix.SYS_GETPID), tc.signal)
 				}
-			}
-			if second.Ret != 0 || poll.Ret != 1 {
-				t.Errorf("%s: the second read returned %d, and poll after it %d; want 0 and 1", tc.name, int(second.Ret), int(poll.Ret))
-			}
+				child.Exit(tc.status)
+				call, fdAt := a.Clone4FD(s.List, tc.flags|linux.CLONE_FD, linux.Clone4FDArgs{}, child)
+				fd := kit.LoadFD(s.List, fdAt)
+				if tc.waited {
+					s.Wait(call, unix.WALL)
+				}
+				copied := s.Sys(unix.SYS_DUP, fd)
+				empty := s.Sys(unix.SYS_READ, fd, buf, 0)
+				unreadable := s.Sys(unix.SYS_READ, fd, 1, fdInfoSize)
+				first := s.Sys(unix.SYS_READ, fd, buf, len(buf))
+				second := s.Sys(unix.SYS_READ, copied, s.Buffer(fdInfoSize), fdInfoSize)
+				pread := s.Sys(unix.SYS_PREAD64, fd, s.Buffer(fdInfoSize), fdInfoSize, 0)
+				seek := s.Sys(unix.SYS_LSEEK, fd, 0, 0)
+				store32(s.List, pollfd, 0, fd)
+				binary.LittleEndian.PutUint16(pollfd[4:], unix.POLLIN)
+				poll := s.Sys(unix.SYS_PPOLL, pollfd, 1, s.Timespec(0), 0, 0)
+				wait, _ := s.Wait(call, unix.WALL)
+				s.Run()
+				s.OK(call)
+				got := clonefdInfo(t, buf)
+				if got.Utime > 60e6 || got.Stime > 60e6 {
+					t.Errorf("the child took %d and %d us", got.Utime, got.Stime)
+				}
+				got.Utime, got.Stime = 0, 0
+				if got != tc.want || first.Ret != fdInfoSize {
+					t.Errorf("read %d bytes, %+v, want %d, %+v", int(first.Ret), got, fdInfoSize, tc.want)
+				}
+				wantWait := syscall.Errno(0)
+				if tc.waited || tc.flags&linux.CLONE_AUTOREAP != 0 {
+					wantWait = unix.ECHILD
+				}
+				kit.CheckRet(t, "read of 0 bytes", empty.Ret, 0)
+				kit.CheckErrno(t, "read into unmapped memory", unreadable, unix.EFAULT)
+				kit.CheckRet(t, "second read", second.Ret, 0)
+				kit.CheckErrno(t, "pread", pread, unix.ESPIPE)
+				kit.CheckErrno(t, "lseek", seek, unix.ESPIPE)
+				kit.CheckRet(t, "poll", poll.Ret, 1)
+				kit.CheckErrno(t, "wait4", wait, wantWait)
+			})
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -51,9 +50,9 @@ func newFDChild(t *testing.T, flags uint64, fdFlags uint32, then func(l *rawclon
 	call, fd := kit.Default().Clone4FD(s.NewList(), flags|linux.CLONE_FD, linux.Clone4FDArgs{ClonefdFlags: fdFlags}, l)
 	pid, errno := rawclone.Do(call)
 	if errno != 0 {
-		t.Fatalf("clone4 with flags %#x: %v", flags, errno)
+		t.Fatalf("clone4 with flags %s: %v", kit.Flags(flags), errno)
 	}
-	c := &fdChild{t, int(pid), int(int32(*fd)), w}
+	c := &fdChild{t: t, pid: int(pid), fd: int(int32(*fd)), gate: w}
 	t.Cleanup(func() {
 		unix.Kill(c.pid, unix.SIGKILL)
 		unix.Wait4(c.pid, nil, unix.WALL, nil)
@@ -110,7 +109,7 @@ func pollFor(fd int, events int16, patience time.Duration) (int16, error) {
 
 var errTimeout = errors.New("timeout")
 
-// TestFDPoll protects what a descriptor is ready for, before the child's end and
+// TestFDPoll checks what a descriptor is ready for, before the child's end and
 // after, by each call that asks, and that who waits is woken.
 func TestFDPoll(t *testing.T) {
 	const in, ready = unix.POLLIN | pollRDNorm | unix.POLLOUT | unix.POLLPRI, unix.POLLIN | pollRDNorm | unix.POLLHUP
@@ -168,28 +167,28 @@ func TestFDPoll(t *testing.T) {
 		ask  func(fd int, patience time.Duration) (int16, error)
 		want int16
 	}{
-		{"poll", func(fd int, p time.Duration) (int16, error) { return pollFor(fd, in, p) }, ready},
-		{"poll for POLLIN", func(fd int, p time.Duration) (int16, error) { return pollFor(fd, unix.POLLIN, p) }, unix.POLLIN | unix.POLLHUP},
-		{"poll for nothing", func(fd int, p time.Duration) (int16, error) { return pollFor(fd, 0, p) }, unix.POLLHUP},
-		{"epoll", func(fd int, p time.Duration) (int16, error) { return epoll(fd, in, p) }, ready},
-		{"epoll, edge-triggered", func(fd int, p time.Duration) (int16, error) { return epoll(fd, unix.EPOLLET|unix.EPOLLIN, p) }, unix.POLLIN | unix.POLLHUP},
-		{"select", sel, 1},
-		{"read", func(fd int, _ time.Duration) (int16, error) {
+		{name: "poll", ask: func(fd int, p time.Duration) (int16, error) { return pollFor(fd, in, p) }, want: ready},
+		{name: "poll for POLLIN", ask: func(fd int, p time.Duration) (int16, error) { return pollFor(fd, unix.POLLIN, p) }, want: unix.POLLIN | unix.POLLHUP},
+		{name: "poll for nothing", ask: func(fd int, p time.Duration) (int16, error) { return pollFor(fd, 0, p) }, want: unix.POLLHUP},
+		{name: "epoll", ask: func(fd int, p time.Duration) (int16, error) { return epoll(fd, in, p) }, want: ready},
+		{name: "epoll, edge-triggered", ask: func(fd int, p time.Duration) (int16, error) { return epoll(fd, unix.EPOLLET|unix.EPOLLIN, p) }, want: unix.POLLIN | unix.POLLHUP},
+		{name: "select", ask: sel, want: 1},
+		{name: "read", ask: func(fd int, _ time.Duration) (int16, error) {
 			info, n, err := read(fd)
 			if n == 0 || info.Status == 7 {
 				return -1, err
 			}
 			return 0, fmt.Errorf("read %d bytes, %+v, %w", n, info, err)
-		}, -1},
+		}, want: -1},
 	}
-	for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD} {
+	kit.OnEach(t, []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 		c := newFDChild(t, flags, 0, nil)
 		for _, a := range asks {
 			if a.name == "read" {
 				continue // It would wait.
 			}
 			if got, err := a.ask(c.fd, 0); err != errTimeout {
-				t.Errorf("flags %#x, %s: %#x, %v while the child lives", flags, a.name, got, err)
+				t.Errorf("%s: %#x, %v while the child runs", a.name, got, err)
 			}
 		}
 		var waiting sync.WaitGroup
@@ -197,7 +196,7 @@ func TestFDPoll(t *testing.T) {
 			for range 3 {
 				waiting.Go(func() {
 					if got, err := a.ask(c.fd, 20*time.Second); got != a.want || err != nil {
-						t.Errorf("flags %#x, %s, having waited: %#x, %v, want %#x", flags, a.name, got, err, a.want)
+						t.Errorf("%s, having waited: %#x, %v, want %#x", a.name, got, err, a.want)
 					}
 				})
 			}
@@ -207,33 +206,35 @@ func TestFDPoll(t *testing.T) {
 		waiting.Wait()
 		for _, a := range asks {
 			if got, err := a.ask(c.fd, 0); got != a.want || err != nil {
-				t.Errorf("flags %#x, %s: %#x, %v after the end, want %#x", flags, a.name, got, err, a.want)
+				t.Errorf("%s: %#x, %v after the end, want %#x", a.name, got, err, a.want)
 			}
 		}
-	}
+	})
 }
 
-// TestFDNonblock protects that reading waits or does not, as the flags say, also
+// TestFDNonblock checks that reading waits or does not, as the flags say, also
 // where they are changed later.
 func TestFDNonblock(t *testing.T) {
 	for _, fdFlags := range []uint32{linux.CLONEFD_NONBLOCK, unix.O_NONBLOCK} {
-		c := newFDChild(t, kit.SIGCHLD, fdFlags, nil)
-		if _, _, err := read(c.fd); err != unix.EAGAIN {
-			t.Errorf("clonefd_flags %#x: read: %v, want EAGAIN", fdFlags, err)
-		}
-		if err := unix.SetNonblock(c.fd, false); err != nil {
-			t.Fatal(err)
-		}
-		time.AfterFunc(20*time.Millisecond, c.finish)
-		if info, n, err := read(c.fd); n != fdInfoSize || info.Status != 7 || err != nil {
-			t.Errorf("clonefd_flags %#x: a read that waits returned %d, %+v, %v", fdFlags, n, info, err)
-		}
+		t.Run(kit.FDFlags(fdFlags), func(t *testing.T) {
+			c := newFDChild(t, kit.SIGCHLD, fdFlags, nil)
+			if _, _, err := read(c.fd); err != unix.EAGAIN {
+				t.Errorf("read: %v, want EAGAIN", err)
+			}
+			if err := unix.SetNonblock(c.fd, false); err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(20*time.Millisecond, c.finish)
+			if info, n, err := read(c.fd); n != fdInfoSize || info.Status != 7 || err != nil {
+				t.Errorf("a read that waits returned %d, %+v, %v", n, info, err)
+			}
+		})
 	}
 }
 
-// TestFDWrite protects that a byte is a signal, under the rules of kill(2).
+// TestFDWrite checks that a byte is a signal, under the rules of kill(2).
 func TestFDWrite(t *testing.T) {
-	for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD} {
+	kit.OnEach(t, []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 		c := newFDChild(t, flags, 0, nil)
 		for _, tc := range []struct {
 			bytes []byte
@@ -248,34 +249,34 @@ func TestFDWrite(t *testing.T) {
 		} {
 			n, err := unix.Write(c.fd, tc.bytes)
 			if tc.want == nil && n != len(tc.bytes) || err != tc.want {
-				t.Errorf("flags %#x: writing %v: %d, %v, want %v", flags, tc.bytes, n, err, tc.want)
+				t.Errorf("writing %v: %d, %v, want %v", tc.bytes, n, err, tc.want)
 			}
 		}
 		if _, err := pollFor(c.fd, unix.POLLIN, 0); err != errTimeout {
-			t.Fatalf("flags %#x: the child has ended, %v, and nobody sent a signal that ends it", flags, err)
+			t.Fatalf("the child has ended, %v, and nobody sent a signal that ends it", err)
 		}
 		if n, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); n != 1 || err != nil {
-			t.Errorf("flags %#x: writing SIGKILL: %d, %v", flags, n, err)
+			t.Errorf("writing SIGKILL: %d, %v", n, err)
 		}
 		if info, n, err := read(c.fd); n != fdInfoSize || info.Code != kit.CLD_KILLED || info.Status != int32(unix.SIGKILL) || err != nil {
-			t.Errorf("flags %#x: after SIGKILL, read %d, %+v, %v", flags, n, info, err)
+			t.Errorf("after SIGKILL, read %d, %+v, %v", n, info, err)
 		}
 		if flags == kit.SIGCHLD {
 			// As with kill, a zombie takes signals.
 			if _, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); err != nil {
-				t.Errorf("flags %#x: writing to a zombie: %v", flags, err)
+				t.Errorf("writing to a zombie: %v", err)
 			}
 			kit.Reap(t, c.pid)
 		}
 		for _, sig := range []byte{0, byte(unix.SIGKILL)} {
 			if _, err := unix.Write(c.fd, []byte{sig}); err != unix.ESRCH {
-				t.Errorf("flags %#x: writing %d when the child is gone: %v, want ESRCH", flags, sig, err)
+				t.Errorf("writing %d when the child is gone: %v, want ESRCH", sig, err)
 			}
 		}
-	}
+	})
 }
 
-// TestFDWritePermission protects that a descriptor gives nobody a signal that kill(2)
+// TestFDWritePermission checks that a descriptor gives nobody a signal that kill(2)
 // would not.
 func TestFDWritePermission(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -294,9 +295,9 @@ func TestFDWritePermission(t *testing.T) {
 	}
 }
 
-// TestFDIoctl protects the child's ID, as the caller's PID namespace has it.
+// TestFDIoctl checks the child's ID, as the caller's PID namespace has it.
 func TestFDIoctl(t *testing.T) {
-	ids := func(fd int) (tid, pid int) {
+	ids := func(t *testing.T, fd int) (tid, pid int) {
 		t.Helper()
 		tid, err := unix.IoctlRetInt(fd, linux.CLONEFD_IOC_GETTID)
 		if err != nil {
@@ -308,13 +309,13 @@ func TestFDIoctl(t *testing.T) {
 		}
 		return tid, pid
 	}
-	for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD, linux.CLONE_NEWPID | kit.SIGCHLD} {
+	kit.OnEach(t, []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD, linux.CLONE_NEWPID | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 		c := newFDChild(t, flags, 0, nil)
-		if tid, pid := ids(c.fd); tid != c.pid || pid != c.pid {
-			t.Errorf("flags %#x: tid %d, pid %d, want %d", flags, tid, pid, c.pid)
+		if tid, pid := ids(t, c.fd); tid != c.pid || pid != c.pid {
+			t.Errorf("tid %d, pid %d, want %d", tid, pid, c.pid)
 		}
 		if _, err := unix.IoctlRetInt(c.fd, 0x4303); err != unix.ENOTTY {
-			t.Errorf("flags %#x: ioctl 0x4303: %v, want ENOTTY", flags, err)
+			t.Errorf("ioctl 0x4303: %v, want ENOTTY", err)
 		}
 		// In a namespace that the child is not in.
 		s := kit.NewScript(t)
@@ -326,24 +327,24 @@ func TestFDIoctl(t *testing.T) {
 		s.Run()
 		s.OK(call, pid)
 		if pid.Ret != 0 {
-			t.Errorf("flags %#x: the pid is %d where there is no such process, want 0", flags, pid.Ret)
+			t.Errorf("the pid is %d where there is no such process, want 0", pid.Ret)
 		}
 
 		c.finish()
 		await(t, c.fd)
 		if flags&linux.CLONE_AUTOREAP == 0 {
-			if tid, pid := ids(c.fd); tid != c.pid || pid != c.pid {
-				t.Errorf("flags %#x: tid %d, pid %d of a zombie, want %d", flags, tid, pid, c.pid)
+			if tid, pid := ids(t, c.fd); tid != c.pid || pid != c.pid {
+				t.Errorf("tid %d, pid %d of a zombie, want %d", tid, pid, c.pid)
 			}
 			kit.Reap(t, c.pid)
 		}
-		if tid, pid := ids(c.fd); tid != 0 || pid != 0 {
-			t.Errorf("flags %#x: tid %d, pid %d of a child that is gone, want 0", flags, tid, pid)
+		if tid, pid := ids(t, c.fd); tid != 0 || pid != 0 {
+			t.Errorf("tid %d, pid %d of a child that is gone, want 0", tid, pid)
 		}
-	}
+	})
 }
 
-// TestFDIsADescriptor protects that the descriptor is one like all others: who has
+// TestFDIsADescriptor checks that the descriptor is one like all others: who has
 // it, what is seen of it, and where it can go.
 func TestFDIsADescriptor(t *testing.T) {
 	var inChild *rawclone.Op
@@ -365,7 +366,7 @@ func TestFDIsADescriptor(t *testing.T) {
 	for _, fdFlags := range []uint32{linux.CLONEFD_CLOEXEC, unix.O_CLOEXEC} {
 		other := newFDChild(t, kit.SIGCHLD, fdFlags, nil)
 		if flags, err := unix.FcntlInt(uintptr(other.fd), unix.F_GETFD, 0); flags != unix.FD_CLOEXEC || err != nil {
-			t.Errorf("clonefd_flags %#x: descriptor flags %#x, %v, want FD_CLOEXEC", fdFlags, flags, err)
+			t.Errorf("clonefd_flags %s: descriptor flags %#x, %v, want FD_CLOEXEC", kit.FDFlags(fdFlags), flags, err)
 		}
 	}
 
@@ -401,11 +402,10 @@ func TestFDIsADescriptor(t *testing.T) {
 	}
 }
 
-// TestFDKillOnClose protects when the child is killed: with the last reference to the
+// TestFDKillOnClose checks when the child is killed: with the last reference to the
 // descriptor, wherever that is, and not before; and never without the flag.
 func TestFDKillOnClose(t *testing.T) {
-	for _, reapItself := range []uint64{0, linux.CLONE_AUTOREAP} {
-		flags := reapItself | kit.SIGCHLD
+	kit.OnEach(t, []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 		// In this order: a child has what is open already.
 		other := newFDChild(t, flags, 0, nil)
 		c := newFDChild(t, flags, linux.CLONEFD_KILL_ON_CLOSE, nil)
@@ -422,26 +422,24 @@ func TestFDKillOnClose(t *testing.T) {
 		unix.Close(other.fd)
 		c.fd, other.fd = -1, -1
 		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Millisecond); err != errTimeout {
-			t.Errorf("flags %#x: one of two descriptors was closed, and the child has ended: %v", flags, err)
+			t.Errorf("one of two descriptors was closed, and the child has ended: %v", err)
 		}
 		// A process that inherits the descriptor, and ends.
 		s := kit.NewScript(t)
 		s.Sys(unix.SYS_CLOSE, second)
 		s.Run()
 		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Millisecond); err != errTimeout {
-			t.Errorf("flags %#x: another process closed its descriptor, and the child has ended: %v", flags, err)
+			t.Errorf("another process closed its descriptor, and the child has ended: %v", err)
 		}
 		unix.Close(second)
 		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Second); err != nil {
-			t.Errorf("flags %#x: the last descriptor was closed, and the child has not ended: %v", flags, err)
+			t.Errorf("the last descriptor was closed, and the child has not ended: %v", err)
 		}
-		if reapItself == 0 {
-			if ws := kit.Reap(t, c.pid); !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
-				t.Errorf("flags %#x: wait status %#x, want the one of SIGKILL", flags, ws)
-			}
+		if flags&linux.CLONE_AUTOREAP == 0 {
+			kit.CheckStatus(t, "the child", kit.Reap(t, c.pid), "SIGKILL")
 		}
 		if err := unix.Kill(other.pid, 0); err != nil {
-			t.Errorf("flags %#x: the child without the flag: %v", flags, err)
+			t.Errorf("the child without the flag: %v", err)
 		}
-	}
+	})
 }

@@ -103,14 +103,12 @@ func TestFDAutoreapExec(t *testing.T) {
 			call, fdAt := kit.Default().Clone4FD(s.List, tc.flags|linux.CLONE_FD, linux.Clone4FDArgs{}, child)
 			buf := s.Buffer(fdInfoSize)
 			s.Sys(unix.SYS_READ, kit.LoadFD(s.List, fdAt), rawclone.AddrOf(buf), len(buf))
-			signal, info := nextSignal(s)
-			waits, kill := gone(s.List, call)
+			checkSignal := nextSignal(s)
+			checkGone := gone(s, call)
 			s.Run()
 			s.OK(call)
-			if i := info(); int(signal.Ret) != int(unix.SIGCHLD) || i.PID != int32(call.Ret) || i.Status != kit.ExecStatus {
-				t.Errorf("signal %d (%s), %+v, want SIGCHLD of the child's exit", int(signal.Ret), kit.ErrnoName(signal.Errno()), i)
-			}
-			checkGone(t, "", waits, kill)
+			checkSignal(t, int(unix.SIGCHLD), call, kit.ExecStatus)
+			checkGone(t)
 		})
 	}
 }

@@ -59,7 +59,7 @@ func noWait(t *testing.T, done *atomic.Bool) {
 	}
 }
 
-// TestFDManyChildren protects that none of many children is lost, mixed up with
+// TestFDManyChildren checks that none of many children is lost, mixed up with
 // another, or seen by a wait, and that nothing is left of them.
 func TestFDManyChildren(t *testing.T) {
 	children := 10_000
@@ -111,7 +111,7 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// TestFDManyReaders protects that of all who read, one has the info.
+// TestFDManyReaders checks that of all who read, one has the info.
 func TestFDManyReaders(t *testing.T) {
 	q := newQuick(t, kit.Default(), linux.CLONE_AUTOREAP, 0)
 	rounds := 200
@@ -144,7 +144,7 @@ func TestFDManyReaders(t *testing.T) {
 	}
 }
 
-// TestFDKillRace protects that a child that is killed while it starts, runs or ends is
+// TestFDKillRace checks that a child that is killed while it starts, runs or ends is
 // one that was killed or one that ended, and gone in the end: by a signal through the
 // descriptor, by kill, or by the closing of the descriptor.
 func TestFDKillRace(t *testing.T) {
@@ -160,48 +160,50 @@ func TestFDKillRace(t *testing.T) {
 		fdFlags uint32
 		kill    func(pid, fd int)
 	}{
-		{"write", 0, func(_, fd int) { unix.Write(fd, []byte{byte(unix.SIGKILL)}) }},
-		{"kill", 0, func(pid, _ int) { unix.Kill(pid, unix.SIGKILL) }},
-		{"close", linux.CLONEFD_KILL_ON_CLOSE, func(_, fd int) { unix.Close(fd) }},
+		{name: "write", kill: func(_, fd int) { unix.Write(fd, []byte{byte(unix.SIGKILL)}) }},
+		{name: "kill", kill: func(pid, _ int) { unix.Kill(pid, unix.SIGKILL) }},
+		{name: "close", fdFlags: linux.CLONEFD_KILL_ON_CLOSE, kill: func(_, fd int) { unix.Close(fd) }},
 	} {
-		q := newQuick(t, kit.Default(), linux.CLONE_AUTOREAP|kit.SIGCHLD, how.fdFlags)
-		ends := map[linux.ClonefdInfo]int{}
-		for i := range rounds {
-			pid, fd, err := q.start(7)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pidfd, err := unix.PidfdOpen(pid, 0)
-			if err != nil && err != unix.ESRCH && err != unix.EINVAL {
-				t.Fatal(err)
-			}
-			for end := time.Now().Add(time.Duration(i%30) * 10 * time.Microsecond); time.Now().Before(end); {
-				runtime.Gosched()
-			}
-			how.kill(pid, fd)
-			if how.fdFlags == 0 {
-				info, n, err := read(fd)
-				ends[info]++
-				if n != fdInfoSize || err != nil || info != (linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}) && info != (linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}) {
-					t.Fatalf("%s: read %d bytes, %+v, %v", how.name, n, info, err)
+		t.Run(how.name, func(t *testing.T) {
+			q := newQuick(t, kit.Default(), linux.CLONE_AUTOREAP|kit.SIGCHLD, how.fdFlags)
+			ends := map[linux.ClonefdInfo]int{}
+			for i := range rounds {
+				pid, fd, err := q.start(7)
+				if err != nil {
+					t.Fatal(err)
 				}
-				unix.Close(fd)
-			} else if pidfd >= 0 {
-				if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Second); err != nil {
-					t.Fatalf("%s: child %d: %v", how.name, pid, err)
+				pidfd, err := unix.PidfdOpen(pid, 0)
+				if err != nil && err != unix.ESRCH && err != unix.EINVAL {
+					t.Fatal(err)
+				}
+				for end := time.Now().Add(time.Duration(i%30) * 10 * time.Microsecond); time.Now().Before(end); {
+					runtime.Gosched()
+				}
+				how.kill(pid, fd)
+				if how.fdFlags == 0 {
+					info, n, err := read(fd)
+					ends[info]++
+					if n != fdInfoSize || err != nil || info != (linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}) && info != (linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}) {
+						t.Fatalf("read %d bytes, %+v, %v", n, info, err)
+					}
+					unix.Close(fd)
+				} else if pidfd >= 0 {
+					if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Second); err != nil {
+						t.Fatalf("child %d: %v", pid, err)
+					}
+				}
+				if pidfd >= 0 {
+					unix.Close(pidfd)
 				}
 			}
-			if pidfd >= 0 {
-				unix.Close(pidfd)
-			}
-		}
-		t.Logf("%s: %v", how.name, ends)
+			t.Logf("%v", ends)
+		})
 	}
 	done.Store(true)
 	waiter.Wait()
 }
 
-// TestFDParentDies protects that the end of a parent, at whatever moment, neither
+// TestFDParentDies checks that the end of a parent, at whatever moment, neither
 // loses a child nor leaves one: those with CLONEFD_KILL_ON_CLOSE are killed, and all
 // reap themselves.
 func TestFDParentDies(t *testing.T) {

@@ -37,5 +37,7 @@ func OddTLS() []uint64 { return []uint64{1<<47 - 4097, 1<<56 - 4096, 1 << 56, 1 
 // ValidTLS returns whether tls can be a thread pointer.
 func ValidTLS(tls uint64) bool { return tls < 1<<47 }
 
-// Forks returns the numbers of the calls that create a child and take no arguments.
-func Forks() []uintptr { return []uintptr{unix.SYS_FORK, unix.SYS_VFORK} }
+// Forks returns the calls that create a child and take no arguments.
+func Forks() map[string]uintptr {
+	return map[string]uintptr{"fork": unix.SYS_FORK, "vfork": unix.SYS_VFORK}
+}

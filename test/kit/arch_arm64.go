@@ -30,5 +30,5 @@ func OddTLS() []uint64 { return []uint64{1<<48 - 1, 1 << 48, 1 << 63, 1<<64 - 1}
 // TPIDR_EL0. gVisor takes addresses, by clone(2) as well.
 func ValidTLS(tls uint64) bool { return tls < 1<<48 }
 
-// Forks returns the numbers of the calls that create a child and take no arguments.
-func Forks() []uintptr { return nil }
+// Forks returns the calls that create a child and take no arguments.
+func Forks() map[string]uintptr { return nil }

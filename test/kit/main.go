@@ -26,18 +26,13 @@ import (
 
 // Where a kernel has clone4, one of the first two is in the environment. The first is set
 // by the reference kernel's init; the second has the platform for its value. The third is
-// the level of clone4 if that is not "on". The last says that the
-// host kernel has no INT $0x80.
+// the level of clone4 if that is not "on". The last has what the machine lacks.
 const (
 	envNative  = "CLONE4_NATIVE"
 	envSandbox = "CLONE4_SANDBOX"
 	envLevel   = "CLONE4_LEVEL"
-	envNoInt80 = "CLONE4_NO_INT80"
+	envLacks   = "CLONE4_MACHINE_LACKS"
 )
-
-// HasInt80 returns whether INT $0x80 makes a system call here with any number, not only with
-// clone4's. On the KVM platform it does not, nor if the host kernel has no IA-32 emulation.
-func HasInt80() bool { return os.Getenv(envNoInt80) == "" && Platform() != "kvm" }
 
 // Native returns whether the tests run on the reference kernel.
 func Native() bool { return os.Getenv(envNative) != "" }
@@ -131,10 +126,7 @@ type environment struct {
 
 // environments returns all that the suite can run in.
 func (s *Suite) environments() []environment {
-	var noInt80 []string
-	if !hostHasInt80() {
-		noInt80 = []string{envNoInt80 + "=1"}
-	}
+	lacks := envLacks + "=" + machineLacks()
 	settings := func(platform string) []string {
 		return []string{envSandbox + "=" + platform, envLevel + "=" + s.Level}
 	}
@@ -156,7 +148,7 @@ func (s *Suite) environments() []environment {
 			}
 			cmd, err := sandbox.DoAt(s.Level, platform, append([]string{self}, args...)...)
 			if err == nil {
-				cmd.Env = slices.Concat(os.Environ(), settings(platform), noInt80)
+				cmd.Env = append(append(os.Environ(), lacks), settings(platform)...)
 			}
 			return cmd, err
 		}})
@@ -167,28 +159,6 @@ func (s *Suite) environments() []environment {
 		}})
 	}
 	return envs
-}
-
-// hostHasInt80 returns whether this machine's kernel has system calls by INT $0x80, or
-// no ABI needs them.
-func hostHasInt80() bool {
-	if !slices.ContainsFunc(abis, func(a ABI) bool { return a.Entry == rawclone.Int80 }) {
-		return true
-	}
-	const getpidI386 = 20
-	l := rawclone.NewProgram().NewList(2)
-	l.Append(rawclone.Op{Trap: getpidI386, Entry: rawclone.Int80})
-	l.Exit(0)
-	pid, errno := l.Start(SIGCHLD)
-	if errno != 0 {
-		return true
-	}
-	for {
-		var ws unix.WaitStatus
-		if _, err := unix.Wait4(pid, &ws, unix.WALL, nil); err != unix.EINTR {
-			return err != nil || !ws.Signaled()
-		}
-	}
 }
 
 // runEverywhere runs the tests in the environments named, or in all, and returns the

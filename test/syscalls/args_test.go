@@ -3,6 +3,7 @@
 package syscalls
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"syscall"
@@ -15,8 +16,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestArgsSize protects what makes the struct extensible: any size up to the
-// struct's is read, and not one byte more.
+// TestArgsSize checks what makes the struct extensible: any size up to the struct's is
+// read, and not one byte more.
 func TestArgsSize(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		page := unix.Getpagesize()
@@ -26,86 +27,76 @@ func TestArgsSize(t *testing.T) {
 		}
 		end := rawclone.AddrOf(mem) + uintptr(page)
 		for size := uintptr(0); size <= a.Size(); size++ {
-			s := kit.NewScript(t)
-			fits := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size, s.Exiting(0))
-			s.Wait(fits, 0)
-			// One byte of it is beyond the readable page.
-			straddles := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size+1, s.Exiting(0))
-			s.Run()
-			if e := fits.Errno(); e != 0 {
-				t.Errorf("size %d, ending at an unreadable page: %v", size, kit.ErrnoName(e))
-			}
-			want := unix.EFAULT
-			if size == 0 {
-				want = 0
-			}
-			if e := straddles.Errno(); e != want {
-				t.Errorf("size %d, ending in an unreadable page: %v, want %v", size, kit.ErrnoName(e), kit.ErrnoName(want))
-			}
+			t.Run(fmt.Sprint(size), func(t *testing.T) {
+				s := kit.NewScript(t)
+				fits := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size, s.Exiting(0))
+				s.Wait(fits, 0)
+				straddles := a.Clone4Raw(s.List, kit.SIGCHLD, size, end-size+1, s.Exiting(0))
+				s.Run()
+				kit.CheckErrno(t, "up to an unreadable page", fits, 0)
+				want := unix.EFAULT
+				if size == 0 {
+					want = 0
+				}
+				kit.CheckErrno(t, "with one byte in an unreadable page", straddles, want)
+			})
 		}
 	})
 }
 
-// TestArgsErrors protects which error a call ends with: a wrong size beats a bad
-// pointer, and a bad pointer a bad flag.
+// TestArgsErrors checks which error a call returns: a wrong size beats a bad pointer, and
+// a bad pointer a bad flag.
 func TestArgsErrors(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		const badFlag = uint64(linux.CLONE_DETACHED) | kit.SIGCHLD
-		good := rawclone.AddrOf(kit.Memory(t, 1))
-		unreadable := kit.Memory(t, 1)
-		if err := unix.Mprotect(unreadable, unix.PROT_NONE); err != nil {
-			t.Fatal(err)
-		}
-		pointers := []struct {
-			name string
-			addr uintptr
-			bad  bool
-		}{
-			{"good", good, false},
-			{"NULL", 0, true},
-			{"unreadable", rawclone.AddrOf(unreadable), true},
-			{"first page", 1, true},
-			{"end of user memory", 0x7ffffffff000, true},
-			{"kernel", 0xffff800000000000, true},
-			{"non-canonical", 1 << 63, true},
-			{"last byte", ^uintptr(0), true},
-		}
 		sizes := []uint64{0, 1, 4, 8, 20, 21, uint64(a.Size()), uint64(a.Size()) + 1, 4096, math.MaxInt32, 1 << 31, 1 << 32, 1<<32 + 8, math.MaxInt64, 1 << 63, math.MaxUint64}
 		if testing.Short() {
 			sizes = []uint64{0, 1, uint64(a.Size()), uint64(a.Size()) + 1, 1 << 63}
 		}
-		flags := []uint64{kit.SIGCHLD, badFlag, 1<<32 | kit.SIGCHLD, 1<<63 | kit.SIGCHLD}
-		for _, p := range pointers {
+		for _, p := range []struct {
+			name string
+			addr uintptr
+			bad  bool
+		}{
+			{name: "good", addr: rawclone.AddrOf(kit.Memory(t, 1))},
+			{name: "NULL", bad: true},
+			{name: "unreadable", addr: rawclone.AddrOf(kit.Protected(t, 1, unix.PROT_NONE)), bad: true},
+			{name: "first page", addr: 1, bad: true},
+			{name: "end of user memory", addr: 0x7ffffffff000, bad: true},
+			{name: "kernel", addr: 0xffff800000000000, bad: true},
+			{name: "non-canonical", addr: 1 << 63, bad: true},
+			{name: "last byte", addr: ^uintptr(0), bad: true},
+		} {
 			for _, size := range sizes {
-				s := kit.NewScript(t)
-				var calls []*rawclone.Op
-				for _, f := range flags {
-					call := a.Clone4Raw(s.List, f, uintptr(size), p.addr, s.Exiting(0))
-					s.Wait(call, 0)
-					calls = append(calls, call)
-				}
-				s.Run()
-				for i, f := range flags {
-					var want syscall.Errno
-					switch size := a.Truncate(size); {
-					case size > uint64(a.Size()):
-						want = unix.EINVAL
-					case size > 0 && p.bad:
-						want = unix.EFAULT
-					case f != kit.SIGCHLD:
-						want = unix.EINVAL
+				t.Run(fmt.Sprintf("%s/size=%#x", p.name, size), func(t *testing.T) {
+					flags := []uint64{kit.SIGCHLD, linux.CLONE_DETACHED | kit.SIGCHLD, 1<<32 | kit.SIGCHLD, 1<<63 | kit.SIGCHLD}
+					s := kit.NewScript(t)
+					var calls []*rawclone.Op
+					for _, f := range flags {
+						call := a.Clone4Raw(s.List, f, uintptr(size), p.addr, s.Exiting(0))
+						s.Wait(call, 0)
+						calls = append(calls, call)
 					}
-					if got := calls[i].Errno(); got != want {
-						t.Errorf("flags %#x, size %d, pointer %s (%#x): %s, want %s", f, size, p.name, p.addr, kit.ErrnoName(got), kit.ErrnoName(want))
+					s.Run()
+					for i, f := range flags {
+						var want syscall.Errno
+						switch size := a.Truncate(size); {
+						case size > uint64(a.Size()):
+							want = unix.EINVAL
+						case size > 0 && p.bad:
+							want = unix.EFAULT
+						case f != kit.SIGCHLD:
+							want = unix.EINVAL
+						}
+						kit.CheckErrno(t, kit.Flags(f), calls[i], want)
 					}
-				}
+				})
 			}
 		}
 	})
 }
 
-// TestArgsUnreadable protects against a struct in memory that is not there, or not to
-// be read, or not memory. (There is no userfaultfd(2) in gVisor for a page that lets
+// TestArgsUnreadable checks a struct in memory that is unmapped, unreadable, or not
+// memory. (There is no userfaultfd(2) in gVisor for a page that lets
 // its reader wait: clone4 has its number.)
 func TestArgsUnreadable(t *testing.T) {
 	page := unix.Getpagesize()
@@ -127,13 +118,7 @@ func TestArgsUnreadable(t *testing.T) {
 		return mem
 	}
 	protected := func(prot int) func(t *testing.T) []byte {
-		return func(t *testing.T) []byte {
-			mem := kit.Memory(t, 1)
-			if err := unix.Mprotect(mem, prot); err != nil {
-				t.Fatal(err)
-			}
-			return mem
-		}
+		return func(t *testing.T) []byte { return kit.Protected(t, 1, prot) }
 	}
 	zero := func(prot, flags int) func(t *testing.T) []byte {
 		return func(t *testing.T) []byte {
@@ -152,66 +137,67 @@ func TestArgsUnreadable(t *testing.T) {
 			mem  func(t *testing.T) []byte // at the end of which the struct is
 			want syscall.Errno
 		}{
-			{"PROT_NONE", protected(unix.PROT_NONE), unix.EFAULT},
-			{"PROT_READ", protected(unix.PROT_READ), 0},
-			{"PROT_WRITE", protected(unix.PROT_WRITE), 0}, // no such thing as write-only on this hardware
-			{"unmapped", func(t *testing.T) []byte {
+			{name: "PROT_NONE", mem: protected(unix.PROT_NONE), want: unix.EFAULT},
+			{name: "PROT_READ", mem: protected(unix.PROT_READ)},
+			{name: "PROT_WRITE", mem: protected(unix.PROT_WRITE)}, // no such thing as write-only on this hardware
+			{name: "unmapped", mem: func(t *testing.T) []byte {
 				// A hole of one page, into which nothing else will be mapped.
 				mem := kit.Memory(t, 3)
 				unmap(t, mem[page:2*page])
 				return mem[:2*page]
-			}, unix.EFAULT},
-			{"private file", func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE)[:page] }, 0},
-			{"shared file", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page] }, 0},
-			{"private file, past its end", func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE) }, unix.EFAULT},
-			{"shared file, past its end", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED) }, unix.EFAULT},
-			{"shared file, across its end", func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page+1] }, unix.EFAULT},
-			{"private device", zero(unix.PROT_READ, unix.MAP_PRIVATE), 0},
-			{"shared device", zero(all, unix.MAP_SHARED), 0},
-			{"device not to be read", zero(unix.PROT_NONE, unix.MAP_SHARED), unix.EFAULT},
-			{"below the heap", func(t *testing.T) []byte {
+			}, want: unix.EFAULT},
+			{name: "private file", mem: func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE)[:page] }},
+			{name: "shared file", mem: func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page] }},
+			{name: "private file, past its end", mem: func(t *testing.T) []byte { return file(t, unix.MAP_PRIVATE) }, want: unix.EFAULT},
+			{name: "shared file, past its end", mem: func(t *testing.T) []byte { return file(t, unix.MAP_SHARED) }, want: unix.EFAULT},
+			{name: "shared file, across its end", mem: func(t *testing.T) []byte { return file(t, unix.MAP_SHARED)[:page+1] }, want: unix.EFAULT},
+			{name: "private device", mem: zero(unix.PROT_READ, unix.MAP_PRIVATE)},
+			{name: "shared device", mem: zero(all, unix.MAP_SHARED)},
+			{name: "device not to be read", mem: zero(unix.PROT_NONE, unix.MAP_SHARED), want: unix.EFAULT},
+			{name: "below the heap", mem: func(t *testing.T) []byte {
 				return kit.Mapping(t, -1, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
-			}, 0},
+			}},
 		} {
-			mem := tc.mem(t)
-			s := kit.NewScript(t)
-			call := a.Clone4Raw(s.List, kit.SIGCHLD, a.Size(), rawclone.AddrOf(mem)+uintptr(len(mem))-a.Size(), s.Exiting(0))
-			s.Wait(call, 0)
-			s.Run()
-			if got := call.Errno(); got != tc.want {
-				t.Errorf("%s: %s, want %s", tc.name, kit.ErrnoName(got), kit.ErrnoName(tc.want))
-			}
+			t.Run(tc.name, func(t *testing.T) {
+				mem := tc.mem(t)
+				s := kit.NewScript(t)
+				call := a.Clone4Raw(s.List, kit.SIGCHLD, a.Size(), rawclone.AddrOf(mem)+uintptr(len(mem))-a.Size(), s.Exiting(0))
+				s.Wait(call, 0)
+				s.Run()
+				kit.CheckErrno(t, "clone4", call, tc.want)
+			})
 		}
 	})
 }
 
-// TestArgsNotPassed protects that what is not passed is 0, down to part of a
-// field. The address of a word whose low 3 bytes are 0 is passed in the struct's
-// first field, byte by byte: with 4 bytes it is whole, with less it is NULL.
+// TestArgsNotPassed checks that what is not passed is 0, down to part of a field. The
+// address of a word whose low 3 bytes are 0 is passed in the struct's first field, byte
+// by byte: with 4 bytes the address is whole, with less it is NULL.
 func TestArgsNotPassed(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		const where = 0x60000000
 		ptid := wordAt(t, where)
 		for size := uintptr(0); size <= a.Size(); size++ {
-			*ptid = 0
-			s := kit.NewScript(t)
-			call := a.Clone4Raw(s.List, linux.CLONE_PARENT_SETTID|kit.SIGCHLD, size, rawclone.AddrOf(kit.Put(s.List, a.Encode(linux.Clone4Args{Ptid: where}))), s.Exiting(0))
-			s.Wait(call, 0)
-			s.Run()
-			s.OK(call)
-			want := call.Ret
-			if size < 4 {
-				want = 0
-			}
-			if *ptid != want {
-				t.Errorf("size %d: %d at the address passed, want %d", size, *ptid, want)
-			}
+			t.Run(fmt.Sprint(size), func(t *testing.T) {
+				*ptid = 0
+				s := kit.NewScript(t)
+				args := kit.Put(s.List, a.Encode(linux.Clone4Args{Ptid: where}))
+				call := a.Clone4Raw(s.List, linux.CLONE_PARENT_SETTID|kit.SIGCHLD, size, rawclone.AddrOf(args), s.Exiting(0))
+				s.Wait(call, 0)
+				s.Run()
+				s.OK(call)
+				want := call.Ret
+				if size < 4 {
+					want = 0
+				}
+				kit.CheckRet(t, "*ptid", *ptid, want)
+			})
 		}
 	})
 }
 
-// TestArgsUpperHalves protects that flags_high and flags_low are 32-bit words,
-// whatever their registers' upper halves hold.
+// TestArgsUpperHalves checks that flags_high and flags_low are 32-bit words, whatever the
+// upper halves of their registers hold.
 func TestArgsUpperHalves(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		const garbage = 0xdeadbeef << 32
@@ -224,8 +210,6 @@ func TestArgsUpperHalves(t *testing.T) {
 		bad.Args[0] |= garbage
 		s.Run()
 		s.OK(call, wait)
-		if got := bad.Errno(); got != unix.EINVAL {
-			t.Errorf("flags_high 1 below garbage: %s, want EINVAL", kit.ErrnoName(got))
-		}
+		kit.CheckErrno(t, "flags_high 1 below garbage", bad, unix.EINVAL)
 	})
 }

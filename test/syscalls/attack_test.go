@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,7 +20,7 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// Tests of callers that mean harm. Others are rows of the tests of what they attack:
+// Tests of callers that attack. Others are rows of the tests of what they attack:
 // bad structs in TestArgsUnreadable, stacks in TestStack, addresses for IDs in
 // TestBadTID, tracers in TestTracedChanged.
 
@@ -31,9 +32,9 @@ func attempts() int {
 	return 20
 }
 
-// TestArgsChangedMeanwhile protects against a struct that another thread changes all
-// the time: a call is made with what it was, and not checked with one thing and made
-// with another.
+// TestArgsChangedMeanwhile checks a struct that another thread changes all the time: a
+// call is made with what the struct was, and not checked with one thing and made with
+// another.
 func TestArgsChangedMeanwhile(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for range attempts() {
@@ -75,20 +76,7 @@ func TestArgsChangedMeanwhile(t *testing.T) {
 				results = append(results, r)
 			}
 
-			var over atomic.Bool
-			done := make(chan bool)
-			go func() {
-				for i := 0; !over.Load(); i++ {
-					copy(args, structs[i%2])
-				}
-				done <- true
-			}()
-			ws := s.RunTo()
-			over.Store(true)
-			<-done
-			if ws != 0 {
-				t.Fatalf("the caller's process ended with wait status %#x", ws)
-			}
+			meanwhile(s.Run, func(i int) { copy(args, structs[i%2]) })
 			for _, r := range results {
 				s.OK(r.call)
 				if sp := r.sp.Ret; sp != stack && sp != stack+apart {
@@ -107,8 +95,8 @@ func TestArgsChangedMeanwhile(t *testing.T) {
 	})
 }
 
-// TestArgsCheckedOnce protects what is checked in the struct: a thread pointer that
-// cannot be one, some of the time, is EPERM or not seen at all.
+// TestArgsCheckedOnce checks what is checked in the struct: a value that cannot be a thread
+// pointer, some of the time, is EPERM or not used at all.
 func TestArgsCheckedOnce(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		if a.Word != 8 {
@@ -129,17 +117,7 @@ func TestArgsCheckedOnce(t *testing.T) {
 				s.Wait(call, 0)
 				calls = append(calls, call)
 			}
-			var over atomic.Bool
-			done := make(chan bool)
-			go func() {
-				for i := uintptr(0); !over.Load(); i++ {
-					atomic.StoreUintptr(tls, good|i%2<<63)
-				}
-				done <- true
-			}()
-			s.RunTo()
-			over.Store(true)
-			<-done
+			meanwhile(s.Run, func(i int) { atomic.StoreUintptr(tls, good|uintptr(i)%2<<63) })
 			for i, call := range calls {
 				if e := call.Errno(); e == unix.EPERM {
 					continue
@@ -151,8 +129,22 @@ func TestArgsCheckedOnce(t *testing.T) {
 	})
 }
 
-// TestClearTIDGone protects the end of a child whose ctid has become bad since the
-// call: it ends, as one made by clone(2) does.
+// meanwhile calls f with 0, 1, 2 and so on in another thread, until run has returned.
+func meanwhile(run func(), f func(i int)) {
+	var over atomic.Bool
+	var changer sync.WaitGroup
+	changer.Go(func() {
+		for i := 0; !over.Load(); i++ {
+			f(i)
+		}
+	})
+	defer changer.Wait()
+	defer over.Store(true)
+	run()
+}
+
+// TestClearTIDGone checks the exit of a child whose ctid has become bad since the call: the
+// child exits, as one created by clone(2) does.
 func TestClearTIDGone(t *testing.T) {
 	page := unix.Getpagesize()
 	for _, tc := range []struct {
@@ -160,13 +152,13 @@ func TestClearTIDGone(t *testing.T) {
 		flags  int // of the mapping
 		change func(child *rawclone.List, fd int, mem []byte)
 	}{
-		{"truncated", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
-		{"truncated, private", unix.MAP_PRIVATE, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
-		{"unmapped", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_MUNMAP, mem, page) }},
-		{"read-only", unix.MAP_SHARED, func(child *rawclone.List, fd int, mem []byte) {
+		{name: "truncated", flags: unix.MAP_SHARED, change: func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
+		{name: "truncated, private", flags: unix.MAP_PRIVATE, change: func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_FTRUNCATE, fd, 0) }},
+		{name: "unmapped", flags: unix.MAP_SHARED, change: func(child *rawclone.List, fd int, mem []byte) { child.Sys(unix.SYS_MUNMAP, mem, page) }},
+		{name: "read-only", flags: unix.MAP_SHARED, change: func(child *rawclone.List, fd int, mem []byte) {
 			child.Sys(unix.SYS_MPROTECT, mem, page, unix.PROT_READ)
 		}},
-		{"PROT_NONE", unix.MAP_PRIVATE, func(child *rawclone.List, fd int, mem []byte) {
+		{name: "PROT_NONE", flags: unix.MAP_PRIVATE, change: func(child *rawclone.List, fd int, mem []byte) {
 			child.Sys(unix.SYS_MPROTECT, mem, page, unix.PROT_NONE)
 		}},
 	} {
@@ -208,100 +200,91 @@ func TestClearTIDGone(t *testing.T) {
 	}
 }
 
-// TestVforkKilled protects the wait of CLONE_VFORK against the end of either side,
-// at each step: nobody waits for ever, and the other one goes on.
+// TestVforkKilled checks the wait of CLONE_VFORK against the end of either side, at each
+// step: nobody waits for ever, and the other side goes on.
 func TestVforkKilled(t *testing.T) {
-	pause := func(s *kit.Script, l *rawclone.List, d time.Duration) {
-		spec := s.Buffer(16)
-		*rawclone.WordOf(spec[8:]) = uintptr(d)
-		l.Sys(unix.SYS_NANOSLEEP, spec, 0)
+	const exited3, exited5, killed = "exit status 3", "exit status 5", "SIGKILL"
+	killSelf := func(l *rawclone.List) {
+		l.Sys(unix.SYS_KILL, l.Sys(unix.SYS_GETPID), int(unix.SIGKILL))
 	}
-	const (
-		exited3 = 3 << 8
-		killed  = uintptr(unix.SIGKILL)
-	)
+	tests := []struct {
+		name string
+		// child appends what the child does. parent is its parent's ID.
+		child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op)
+		kill  bool // the parent, from outside, when the child has begun
+		// wantParent and wantChild are how the two end.
+		wantParent, wantChild string
+	}{
+		{name: "child by itself", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+			killSelf(child)
+		}, wantParent: exited3, wantChild: killed},
+		{name: "child by a fault", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+			child.Sys(rawclone.TrapLoad, 8)
+		}, wantParent: exited3, wantChild: "SIGSEGV"},
+		{name: "child in a failing exec", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+			child.Sys(unix.SYS_EXECVE, 8, 8, 8)
+			child.Exit(5)
+		}, wantParent: exited3, wantChild: exited5},
+		{name: "parent by its child", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
+			s.Sleep(child, 5*time.Millisecond)
+			child.Exit(5)
+		}, wantParent: killed, wantChild: exited5},
+		{name: "parent by its child, which execs", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
+			kit.Exec(child)
+		}, wantParent: killed, wantChild: fmt.Sprintf("exit status %d", kit.ExecStatus)},
+		{name: "parent from outside", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+			s.Sleep(child, 20*time.Millisecond)
+			child.Exit(5)
+		}, kill: true, wantParent: killed, wantChild: exited5},
+		{name: "both at once", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
+			killSelf(child)
+		}, wantParent: killed, wantChild: killed},
+	}
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		for _, tc := range []struct {
-			name string
-			// child appends what the child does. parent is its parent, and begun a
-			// word that the killer waits for.
-			child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op)
-			kill  bool // the parent, from outside, when the child has begun
-			// wantParent and wantChild are their wait status.
-			wantParent, wantChild uintptr
-		}{
-			{"child by itself", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-				child.Sys(unix.SYS_KILL, child.Sys(unix.SYS_GETPID), int(unix.SIGKILL))
-			}, false, exited3, killed},
-			{"child by a fault", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-				child.Sys(rawclone.TrapLoad, 8)
-			}, false, exited3, uintptr(unix.SIGSEGV)},
-			{"child in a failing exec", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-				child.Sys(unix.SYS_EXECVE, 8, 8, 8)
-				child.Exit(5)
-			}, false, exited3, 5 << 8},
-			{"parent by its child", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-				child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
-				pause(s, child, 5*time.Millisecond)
-				child.Exit(5)
-			}, false, killed, 5 << 8},
-			{"parent by its child, which execs", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-				child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
-				kit.Exec(child)
-			}, false, killed, kit.ExecStatus << 8},
-			{"parent from outside", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-				pause(s, child, 20*time.Millisecond)
-				child.Exit(5)
-			}, true, killed, 5 << 8},
-			{"both at once", func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-				child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
-				child.Sys(unix.SYS_KILL, child.Sys(unix.SYS_GETPID), int(unix.SIGKILL))
-			}, false, killed, killed},
-		} {
-			for _, flags := range []uint64{linux.CLONE_VFORK, linux.CLONE_VFORK | linux.CLONE_VM} {
-				s := kit.NewScript(t)
-				begun := s.Word()
-				// The child is left to the script.
-				s.Sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, 1)
-				parent, child := s.NewList(), s.NewList()
-				me := parent.Sys(unix.SYS_GETPID)
-				childs := child.Sys(unix.SYS_GETPID)
-				child.Sys(rawclone.TrapStore, begun, 1)
-				child.FutexWake(begun, 1)
-				tc.child(s, child, me)
-				child.Exit(99)
-				call := a.Clone4(parent, flags|kit.SIGCHLD, linux.Clone4Args{}, child)
-				_, ofParent := parent.Wait(call, 0)
-				parent.Exit(3)
+		for _, tc := range tests {
+			t.Run(tc.name, func(t *testing.T) {
+				kit.OnEach(t, []uint64{linux.CLONE_VFORK | kit.SIGCHLD, linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
+					s := kit.NewScript(t)
+					begun := s.Word()
+					// The child is left to the script.
+					s.Sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, 1)
+					parent, child := s.NewList(), s.NewList()
+					me := parent.Sys(unix.SYS_GETPID)
+					childs := child.Sys(unix.SYS_GETPID)
+					child.Sys(rawclone.TrapStore, begun, 1)
+					child.FutexWake(begun, 1)
+					tc.child(s, child, me)
+					child.Exit(99)
+					call := a.Clone4(parent, flags, linux.Clone4Args{}, child)
+					_, ofParent := parent.Wait(call, 0)
+					parent.Exit(3)
 
-				start := s.Clone(kit.SIGCHLD, parent)
-				if tc.kill {
-					s.FutexWait(begun, 0, 0)
-					s.Sys(unix.SYS_KILL, start, int(unix.SIGKILL))
-				}
-				wait, status := s.Wait(start, 0)
-				// Of a dead parent.
-				orphan, orphanStatus := s.Wait(-1, unix.WALL)
-				s.Run()
-				s.OK(start, wait)
-				name := fmt.Sprintf("%s, flags %#x", tc.name, flags)
-				if *status != tc.wantParent {
-					t.Errorf("%s: wait status of the parent %#x, want %#x", name, *status, tc.wantParent)
-				}
-				if tc.wantParent == killed {
-					if orphan.Ret != childs.Ret || *orphanStatus != tc.wantChild {
-						t.Errorf("%s: wait for the orphan %d: %d, status %#x, want %#x", name, childs.Ret, int(orphan.Ret), *orphanStatus, tc.wantChild)
+					start := s.Clone(kit.SIGCHLD, parent)
+					if tc.kill {
+						s.FutexWait(begun, 0, 0)
+						s.Sys(unix.SYS_KILL, start, int(unix.SIGKILL))
 					}
-				} else if *ofParent != tc.wantChild {
-					t.Errorf("%s: wait status of the child %#x, want %#x", name, *ofParent, tc.wantChild)
-				}
-			}
+					wait, status := s.Wait(start, 0)
+					orphan, orphanStatus := s.Wait(-1, unix.WALL) // of a killed parent
+					s.Run()
+					s.OK(start, wait)
+					kit.CheckStatus(t, "the parent", *status, tc.wantParent)
+					if tc.wantParent == killed {
+						kit.CheckWait(t, "the orphan", childs, orphan, orphanStatus, tc.wantChild)
+					} else {
+						kit.CheckStatus(t, "the child", *ofParent, tc.wantChild)
+					}
+				})
+			})
 		}
 	})
 }
 
-// TestForkBomb protects that a bomb of processes, or of threads, stops at its user's
-// limit, and that nothing is left when it is killed.
+// TestForkBomb checks that a bomb of processes, or of threads, stops at its user's limit,
+// and that nothing is left when the bomb is killed.
 func TestForkBomb(t *testing.T) {
 	const (
 		uid   = 34567 // nobody else's
@@ -326,16 +309,14 @@ func TestForkBomb(t *testing.T) {
 				for range 3 {
 					a.Clone4(l, bomb.flags, linux.Clone4Args{StackStart: stack}, l)
 				}
-				pause := s.Buffer(16)
-				*rawclone.WordOf(pause[8:]) = uintptr(300 * time.Millisecond)
-				l.Sys(unix.SYS_NANOSLEEP, pause, 0)
+				s.Sleep(l, 300*time.Millisecond)
 				refused := a.Clone4(l, bomb.flags, linux.Clone4Args{StackStart: stack}, l)
-				l.Sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
+				kit.Forever(l)
 				init := s.NewList()
 				init.Sys(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NPROC, max, 0)
 				init.Sys(unix.SYS_SETRESUID, uid, uid, uid)
 				init.Clone(kit.SIGCHLD, l)
-				init.Sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0)
+				kit.Forever(init)
 				// The init process of a PID namespace takes all with it.
 				pid, e := init.Start(linux.CLONE_NEWPID | kit.SIGCHLD)
 				if e != 0 {
@@ -356,9 +337,7 @@ func TestForkBomb(t *testing.T) {
 				if most < limit-1 || most > limit+1 {
 					t.Errorf("%d tasks with a limit of %d", most, limit)
 				}
-				if e := refused.Errno(); e != unix.EAGAIN {
-					t.Errorf("a call beyond the limit: %s, want EAGAIN", kit.ErrnoName(e))
-				}
+				kit.CheckErrno(t, "a call beyond the limit", refused, unix.EAGAIN)
 				for end := time.Now().Add(10 * time.Second); tasksOf(t, uid) > 0; {
 					if time.Now().After(end) {
 						t.Fatalf("%d tasks are left of the bomb", tasksOf(t, uid))
@@ -387,8 +366,8 @@ func tasksOf(t *testing.T, uid int) int {
 	return n
 }
 
-// TestDuringExit protects against the end of a process, or its execution of a program,
-// while other threads of it are in the middle of calls.
+// TestDuringExit checks that a process exits, or executes a program, while other threads of
+// it are in the middle of calls.
 func TestDuringExit(t *testing.T) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
@@ -398,13 +377,11 @@ func TestDuringExit(t *testing.T) {
 		name  string
 		every int // of the attempts
 		end   func(s *kit.Script)
-		want  unix.WaitStatus
+		want  string
 	}{
-		{"exit_group", 1, func(s *kit.Script) { s.Exit(3) }, 3 << 8},
-		{"kill", 1, func(s *kit.Script) { s.Sys(unix.SYS_KILL, s.Sys(unix.SYS_GETPID), int(unix.SIGKILL)) }, unix.WaitStatus(unix.SIGKILL)},
-		{"execve", 10, func(s *kit.Script) {
-			kit.Exec(s.List)
-		}, kit.ExecStatus << 8},
+		{name: "exit_group", every: 1, end: func(s *kit.Script) { s.Exit(3) }, want: "exit status 3"},
+		{name: "kill", every: 1, end: func(s *kit.Script) { s.Sys(unix.SYS_KILL, s.Sys(unix.SYS_GETPID), int(unix.SIGKILL)) }, want: "SIGKILL"},
+		{name: "execve", every: 10, end: func(s *kit.Script) { kit.Exec(s.List) }, want: fmt.Sprintf("exit status %d", kit.ExecStatus)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -421,13 +398,9 @@ func TestDuringExit(t *testing.T) {
 						thread.Sys(unix.SYS_EXIT, 0)
 						a.Clone4(s.List, kit.ThreadFlags, linux.Clone4Args{StackStart: kit.Stack(t)}, thread)
 					}
-					spec := s.Buffer(16)
-					*rawclone.WordOf(spec[8:]) = uintptr(i) * uintptr(100*time.Microsecond)
-					s.Sys(unix.SYS_NANOSLEEP, spec, 0)
+					s.Sleep(s.List, time.Duration(i)*100*time.Microsecond)
 					tc.end(s)
-					if ws := s.RunTo(); ws != tc.want {
-						t.Errorf("attempt %d: wait status %#x, want %#x", i, ws, tc.want)
-					}
+					kit.CheckStatus(t, fmt.Sprintf("attempt %d", i), s.RunTo(), tc.want)
 					kit.ReapAll(t)
 				}
 			})
@@ -435,8 +408,8 @@ func TestDuringExit(t *testing.T) {
 	}
 }
 
-// TestUserNamespaceWithoutPrivilege protects what an ordinary user gets by a user
-// namespace: all rights in what is made with it, and none outside.
+// TestUserNamespaceWithoutPrivilege checks what an ordinary user gets by a user namespace:
+// all rights in what is created with it, and none outside.
 func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 	const uid = 12345
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -448,11 +421,11 @@ func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 			op   *rawclone.Op
 			want syscall.Errno
 		}{
-			{"sethostname", child.Sys(unix.SYS_SETHOSTNAME, name, 8), unix.EPERM},
-			{"kill of a process of root", child.Sys(unix.SYS_KILL, os.Getpid(), 0), unix.EPERM},
-			{"setuid to root, which is not mapped", child.Sys(unix.SYS_SETUID, 0), unix.EINVAL},
-			{"chown of a file of root", child.Sys(unix.SYS_FCHOWNAT, unix.AT_FDCWD, s.Path("/proc/self/exe"), uid, uid, 0), unix.EINVAL},
-			{"mount", child.Sys(unix.SYS_MOUNT, name, s.Path("/"), s.Path("tmpfs"), 0, 0), unix.EPERM},
+			{what: "sethostname", op: child.Sys(unix.SYS_SETHOSTNAME, name, 8), want: unix.EPERM},
+			{what: "kill of a process of root", op: child.Sys(unix.SYS_KILL, os.Getpid(), 0), want: unix.EPERM},
+			{what: "setuid to root, which is not mapped", op: child.Sys(unix.SYS_SETUID, 0), want: unix.EINVAL},
+			{what: "chown of a file of root", op: child.Sys(unix.SYS_FCHOWNAT, unix.AT_FDCWD, s.Path("/proc/self/exe"), uid, uid, 0), want: unix.EINVAL},
+			{what: "mount", op: child.Sys(unix.SYS_MOUNT, name, s.Path("/"), s.Path("tmpfs"), 0, 0), want: unix.EPERM},
 		}
 		// What is made with it is its own.
 		own := s.NewList()
@@ -468,16 +441,14 @@ func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 		s.Run()
 		s.OK(drop, call, wait, inner, rename)
 		for _, d := range denied {
-			if e := d.op.Errno(); e != d.want {
-				t.Errorf("%s: %s, want %s", d.what, kit.ErrnoName(e), kit.ErrnoName(d.want))
-			}
+			kit.CheckErrno(t, d.what, d.op, d.want)
 		}
 	})
 }
 
-// TestUserNamespaceDepth protects against namespaces in each other without end: the
-// same depth, and the same error then, as by clone(2). gVisor's are not those of Linux,
-// which makes 33 and then says ENOSPC.
+// TestUserNamespaceDepth checks that namespaces in each other have an end: the same depth,
+// and the same error then, as by clone(2). gVisor's are not those of Linux, which creates 33
+// and then returns ENOSPC.
 func TestUserNamespaceDepth(t *testing.T) {
 	const most = 60
 	depth := func(t *testing.T, newChild func(s *kit.Script, l, child *rawclone.List) *rawclone.Op) (int, syscall.Errno) {

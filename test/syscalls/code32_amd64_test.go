@@ -91,8 +91,8 @@ const (
 	madeStatus = 9
 )
 
-// TestCode32 protects a call by 32-bit code: the child begins on the stack that it
-// was given, and natively in 32-bit code.
+// TestCode32 checks a call by 32-bit code: the child begins on the stack that it was given,
+// and natively in 32-bit code.
 //
 // In a sandbox 32-bit code is not what it is natively, for any call, as in stock
 // runsc. On systrap a task goes on in 64-bit code whenever it has been to the
@@ -115,15 +115,15 @@ func TestCode32(t *testing.T) {
 		native  string
 		systrap string
 	}{
-		{"fork", kit.SIGCHLD, false, nil, child, child},
-		{"fork, stack", kit.SIGCHLD, true, nil, child, child},
-		{"VFORK", linux.CLONE_VFORK | kit.SIGCHLD, false, nil, child, child},
-		{"VFORK VM", linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD, true, nil, child, child},
-		{"VM", linux.CLONE_VM | kit.SIGCHLD, true, nil, child, child},
+		{name: "fork", flags: kit.SIGCHLD, native: child, systrap: child},
+		{name: "fork, stack", flags: kit.SIGCHLD, stack: true, native: child, systrap: child},
+		{name: "VFORK", flags: linux.CLONE_VFORK | kit.SIGCHLD, native: child, systrap: child},
+		{name: "VFORK VM", flags: linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD, stack: true, native: child, systrap: child},
+		{name: "VM", flags: linux.CLONE_VM | kit.SIGCHLD, stack: true, native: child, systrap: child},
 		// In a sandbox no task with a filter has i386; see TestSeccomp.
-		{"filter that allows", kit.SIGCHLD, false, &filter{otherwise: retAllow}, child, enosys},
-		{"filter that allows, VFORK", linux.CLONE_VFORK | kit.SIGCHLD, false, &filter{otherwise: retAllow}, child, enosys},
-		{"filter that refuses", kit.SIGCHLD, false, &filter{[]rule{{archAMD64, 0, 1<<32 - 1, retAllow}}, retRefuse}, eperm, enosys},
+		{name: "filter that allows", flags: kit.SIGCHLD, filter: &filter{otherwise: retAllow}, native: child, systrap: enosys},
+		{name: "filter that allows, VFORK", flags: linux.CLONE_VFORK | kit.SIGCHLD, filter: &filter{otherwise: retAllow}, native: child, systrap: enosys},
+		{name: "filter that refuses", flags: kit.SIGCHLD, filter: &filter{[]rule{{arch: archAMD64, last: 1<<32 - 1, action: retAllow}}, retRefuse}, native: eperm, systrap: enosys},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want, cs := tc.native, uint32(cs32)
@@ -163,13 +163,15 @@ func TestCode32(t *testing.T) {
 			s.Run()
 
 			type record struct{ eax, esp, cs uint32 }
-			recordAt := func(i int) record { return record{get(i + recordEAX), get(i + recordESP), get(i + recordCS)} }
+			recordAt := func(i int) record {
+				return record{eax: get(i + recordEAX), esp: get(i + recordESP), cs: get(i + recordCS)}
+			}
 			caller, made := recordAt(records), recordAt(records+sizeOfRecord)
-			wantCaller, wantMade := record{caller.eax, callerESP, cs}, record{0, childESP, cs}
+			wantCaller, wantMade := record{eax: caller.eax, esp: callerESP, cs: cs}, record{esp: childESP, cs: cs}
 			if want == child {
 				result, ws := get(waitResult), unix.WaitStatus(get(waitStatus))
 				if int32(caller.eax) <= 0 || result != caller.eax || ws.ExitStatus() != madeStatus {
-					t.Errorf("clone4 returned %#x, wait4 for it %#x with status %#x, want a child that exited with %d", caller.eax, result, ws, madeStatus)
+					t.Errorf("clone4 returned %#x, wait4 for it %#x with %s, want a child with exit status %d", caller.eax, result, kit.Status(ws), madeStatus)
 				}
 			} else {
 				wantMade = record{}

@@ -3,6 +3,7 @@
 package syscalls
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 
@@ -13,42 +14,37 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFlagBits protects which of the 64 flags are accepted, each of them alone.
+// TestFlagBits checks which of the 64 flags are accepted, each of them alone.
 func TestFlagBits(t *testing.T) {
-	refused := map[int]string{
-		11: "CLONE_SIGHAND, which needs CLONE_VM",
-		12: "CLONE_PID",
-		16: "CLONE_THREAD, which needs CLONE_SIGHAND",
-		22: "CLONE_DETACHED",
-		25: "CLONE_STOPPED",
-	}
+	const needsAnother = linux.CLONE_SIGHAND | linux.CLONE_THREAD
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for bit := range 64 {
-			var want syscall.Errno
-			if refused[bit] != "" || bit >= 32 {
-				want = unix.EINVAL
-			}
-			s := kit.NewScript(t)
-			call := a.Clone4(s.List, 1<<bit, linux.Clone4Args{
-				StackStart: kit.Stack(t),
-				Ptid:       uint64(rawclone.Addr(s.Word())),
-				Ctid:       uint64(rawclone.Addr(s.Word())),
-			}, s.Exiting(0))
-			s.Wait(call, unix.WALL)
-			s.Run()
-			if got := call.Errno(); got != want {
-				t.Errorf("bit %d: %s, want %s (%s)", bit, kit.ErrnoName(got), kit.ErrnoName(want), refused[bit])
-			}
-			if bit == 15 && want == 0 { // CLONE_PARENT: the child is ours.
-				kit.Reap(t, int(call.Ret))
-			}
+			flag := uint64(1) << bit
+			t.Run(fmt.Sprintf("%d,%s", bit, kit.FlagNames(flag)), func(t *testing.T) {
+				var want syscall.Errno
+				if bit >= 32 || flag&(kit.RefusedFlags|needsAnother) != 0 {
+					want = unix.EINVAL
+				}
+				s := kit.NewScript(t)
+				call := a.Clone4(s.List, flag, linux.Clone4Args{
+					StackStart: kit.Stack(t),
+					Ptid:       uint64(rawclone.Addr(s.Word())),
+					Ctid:       uint64(rawclone.Addr(s.Word())),
+				}, s.Exiting(0))
+				s.Wait(call, unix.WALL)
+				s.Run()
+				kit.CheckErrno(t, "clone4", call, want)
+				if flag == linux.CLONE_PARENT && want == 0 { // the child is ours
+					kit.Reap(t, int(call.Ret))
+				}
+			})
 		}
 	})
 }
 
-// TestFlagCombinations protects the combinations that make no sense, and what an
-// unprivileged caller is told of them: EINVAL comes before EPERM, but for the one
-// that is looked at together with the privileges.
+// TestFlagCombinations checks the combinations that make no sense, and what they return to
+// an unprivileged caller: EINVAL comes before EPERM, but for the one combination that the
+// kernel checks together with the privileges.
 func TestFlagCombinations(t *testing.T) {
 	const (
 		vm      = linux.CLONE_VM
@@ -60,29 +56,29 @@ func TestFlagCombinations(t *testing.T) {
 		flags          uint64
 		root, ordinary syscall.Errno
 	}{
-		{"FS NEWNS", linux.CLONE_FS | linux.CLONE_NEWNS, unix.EINVAL, unix.EINVAL},
-		{"FS NEWUSER", linux.CLONE_FS | newuser, unix.EINVAL, unix.EINVAL},
-		{"SIGHAND", linux.CLONE_SIGHAND, unix.EINVAL, unix.EINVAL},
-		{"THREAD", linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
-		{"VM THREAD", vm | linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
-		{"SIGHAND THREAD", linux.CLONE_SIGHAND | linux.CLONE_THREAD, unix.EINVAL, unix.EINVAL},
-		{"thread NEWUSER", thread | newuser, unix.EINVAL, unix.EINVAL},
-		{"thread NEWPID", thread | linux.CLONE_NEWPID, unix.EINVAL, unix.EINVAL},
-		{"NEWIPC SYSVSEM", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM, unix.EINVAL, unix.EPERM},
-		{"NEWIPC SYSVSEM NEWUSER", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | newuser, unix.EINVAL, unix.EINVAL},
-		{"NEWIPC SYSVSEM FS NEWNS", linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | linux.CLONE_FS | linux.CLONE_NEWNS, unix.EINVAL, unix.EINVAL},
-		{"NEWNS", linux.CLONE_NEWNS, 0, unix.EPERM},
-		{"NEWUTS", linux.CLONE_NEWUTS, 0, unix.EPERM},
-		{"NEWIPC", linux.CLONE_NEWIPC, 0, unix.EPERM},
-		{"NEWPID", linux.CLONE_NEWPID, 0, unix.EPERM},
-		{"NEWNET", linux.CLONE_NEWNET, 0, unix.EPERM},
-		{"NEWNS FS", linux.CLONE_NEWNS | linux.CLONE_FS, unix.EINVAL, unix.EINVAL},
-		{"NEWNS SIGHAND", linux.CLONE_NEWNS | linux.CLONE_SIGHAND, unix.EINVAL, unix.EINVAL},
-		{"NEWNS CLONE_STOPPED", linux.CLONE_NEWNS | linux.CLONE_STOPPED, unix.EINVAL, unix.EINVAL},
-		{"NEWUSER", newuser, 0, 0},
-		{"NEWUSER NEWNS NEWUTS NEWIPC NEWPID NEWNET", newuser | linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID | linux.CLONE_NEWNET, 0, 0},
-		{"VM FS FILES SIGHAND SYSVSEM IO", vm | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_SYSVSEM | linux.CLONE_IO, 0, 0},
-		{"VFORK UNTRACED PTRACE", linux.CLONE_VFORK | linux.CLONE_UNTRACED | linux.CLONE_PTRACE, 0, 0},
+		{name: "FS NEWNS", flags: linux.CLONE_FS | linux.CLONE_NEWNS, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "FS NEWUSER", flags: linux.CLONE_FS | newuser, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "SIGHAND", flags: linux.CLONE_SIGHAND, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "THREAD", flags: linux.CLONE_THREAD, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "VM THREAD", flags: vm | linux.CLONE_THREAD, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "SIGHAND THREAD", flags: linux.CLONE_SIGHAND | linux.CLONE_THREAD, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "thread NEWUSER", flags: thread | newuser, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "thread NEWPID", flags: thread | linux.CLONE_NEWPID, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWIPC SYSVSEM", flags: linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM, root: unix.EINVAL, ordinary: unix.EPERM},
+		{name: "NEWIPC SYSVSEM NEWUSER", flags: linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | newuser, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWIPC SYSVSEM FS NEWNS", flags: linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM | linux.CLONE_FS | linux.CLONE_NEWNS, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWNS", flags: linux.CLONE_NEWNS, ordinary: unix.EPERM},
+		{name: "NEWUTS", flags: linux.CLONE_NEWUTS, ordinary: unix.EPERM},
+		{name: "NEWIPC", flags: linux.CLONE_NEWIPC, ordinary: unix.EPERM},
+		{name: "NEWPID", flags: linux.CLONE_NEWPID, ordinary: unix.EPERM},
+		{name: "NEWNET", flags: linux.CLONE_NEWNET, ordinary: unix.EPERM},
+		{name: "NEWNS FS", flags: linux.CLONE_NEWNS | linux.CLONE_FS, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWNS SIGHAND", flags: linux.CLONE_NEWNS | linux.CLONE_SIGHAND, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWNS CLONE_STOPPED", flags: linux.CLONE_NEWNS | linux.CLONE_STOPPED, root: unix.EINVAL, ordinary: unix.EINVAL},
+		{name: "NEWUSER", flags: newuser},
+		{name: "NEWUSER NEWNS NEWUTS NEWIPC NEWPID NEWNET", flags: newuser | linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID | linux.CLONE_NEWNET},
+		{name: "VM FS FILES SIGHAND SYSVSEM IO", flags: vm | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_SYSVSEM | linux.CLONE_IO},
+		{name: "VFORK UNTRACED PTRACE", flags: linux.CLONE_VFORK | linux.CLONE_UNTRACED | linux.CLONE_PTRACE},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -90,16 +86,16 @@ func TestFlagCombinations(t *testing.T) {
 					name string
 					uid  int
 					want syscall.Errno
-				}{{"root", 0, tc.root}, {"ordinary", 12345, tc.ordinary}} {
-					s := kit.NewScript(t)
-					setuid := s.Sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)
-					call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, s.Exiting(0))
-					s.Wait(call, unix.WALL)
-					s.Run()
-					s.OK(setuid)
-					if got := call.Errno(); got != user.want {
-						t.Errorf("as %s: %s, want %s", user.name, kit.ErrnoName(got), kit.ErrnoName(user.want))
-					}
+				}{{name: "root", want: tc.root}, {name: "ordinary", uid: 12345, want: tc.ordinary}} {
+					t.Run(user.name, func(t *testing.T) {
+						s := kit.NewScript(t)
+						setuid := s.Sys(unix.SYS_SETRESUID, user.uid, user.uid, user.uid)
+						call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{StackStart: kit.Stack(t)}, s.Exiting(0))
+						s.Wait(call, unix.WALL)
+						s.Run()
+						s.OK(setuid)
+						kit.CheckErrno(t, "clone4", call, user.want)
+					})
 				}
 			})
 		})

@@ -3,6 +3,7 @@
 package syscalls
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 
@@ -13,9 +14,9 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestNumber protects which numbers are clone4: the low half of RAX decides, with
-// the instruction, and every near miss is ENOSYS. Among these are numbers by which
-// gVisor tells ABIs apart inside, and those that it keeps for itself.
+// TestNumber checks which numbers are clone4: the low half of RAX decides, with the
+// instruction, and every near miss is ENOSYS. Among these are numbers by which gVisor
+// tells ABIs apart inside, and those that the sentry keeps for itself.
 func TestNumber(t *testing.T) {
 	const (
 		x32bit  = linux.X32_SYSCALL_BIT
@@ -27,56 +28,62 @@ func TestNumber(t *testing.T) {
 		want  syscall.Errno
 	}
 	tests := []number{
-		{rawclone.Syscall, linux.SYS_CLONE4_AMD64, 0},
-		{rawclone.Syscall, linux.SYS_CLONE4_AMD64 | 1<<32, 0},
-		{rawclone.Syscall, linux.SYS_CLONE4_AMD64 | garbage, 0},
-		{rawclone.Syscall, linux.SYS_CLONE4_AMD64 | 1<<63, 0},
-		{rawclone.Syscall, linux.SYS_CLONE4_X32, 0},
-		{rawclone.Syscall, linux.SYS_CLONE4_X32 | garbage, 0},
-		{rawclone.Int80, linux.SYS_CLONE4_I386, 0},
-		{rawclone.Int80, linux.SYS_CLONE4_I386 | 1<<32, 0},
-		{rawclone.Int80, linux.SYS_CLONE4_I386 | garbage, 0},
-		{rawclone.Int80, linux.SYS_CLONE4_I386 | 1<<63, 0},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64 | 1<<32},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64 | garbage},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64 | 1<<63},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_X32},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_X32 | garbage},
+		{entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386},
+		{entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386 | 1<<32},
+		{entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386 | garbage},
+		{entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386 | 1<<63},
 
-		{rawclone.Syscall, linux.SYS_CLONE4_X32 &^ x32bit, unix.ENOSYS},
-		{rawclone.Syscall, linux.SYS_CLONE4_X32&^x32bit | garbage, unix.ENOSYS},
-		{rawclone.Syscall, linux.SYS_CLONE4_AMD64 | x32bit, unix.ENOSYS},
-		{rawclone.Syscall, linux.SYS_CLONE4_AMD64 | x32bit | garbage, unix.ENOSYS},
-		{rawclone.Syscall, linux.SYS_CLONE4_AMD64 | 1<<31, unix.ENOSYS},
-		{rawclone.Syscall, linux.SYS_CLONE4_I386, unix.ENOSYS},
-		{rawclone.Syscall, linux.SYS_CLONE4_I386 | garbage, unix.ENOSYS},
-		{rawclone.Syscall, linux.SYS_CLONE4_I386 | x32bit, unix.ENOSYS},
-		{rawclone.Syscall, 0x86000000 + linux.SYS_CLONE4_I386, unix.ENOSYS},
-		{rawclone.Int80, linux.SYS_CLONE4_I386 | x32bit, unix.ENOSYS},
-		{rawclone.Int80, linux.SYS_CLONE4_I386 | 1<<31, unix.ENOSYS},
-		{rawclone.Int80, linux.SYS_CLONE4_X32, unix.ENOSYS},
-		{rawclone.Int80, 0x86000000 + linux.SYS_CLONE4_I386, unix.ENOSYS},
-		{rawclone.Int80, 0x80000000 - 0x06000000 + linux.SYS_CLONE4_AMD64, unix.ENOSYS}, // + 0x86000000 is 323
-		{rawclone.Int80, 0xba000000 + 546, unix.ENOSYS},                                 // + 0x86000000 is x32's
-		{rawclone.Syscall, 0xffffffff, unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_X32 &^ x32bit, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_X32&^x32bit | garbage, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64 | x32bit, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64 | x32bit | garbage, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64 | 1<<31, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_I386, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_I386 | garbage, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: linux.SYS_CLONE4_I386 | x32bit, want: unix.ENOSYS},
+		{entry: rawclone.Syscall, rax: 0x86000000 + linux.SYS_CLONE4_I386, want: unix.ENOSYS},
+		{entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386 | x32bit, want: unix.ENOSYS},
+		{entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386 | 1<<31, want: unix.ENOSYS},
+		{entry: rawclone.Int80, rax: linux.SYS_CLONE4_X32, want: unix.ENOSYS},
+		{entry: rawclone.Int80, rax: 0x86000000 + linux.SYS_CLONE4_I386, want: unix.ENOSYS},
+		{entry: rawclone.Int80, rax: 0x80000000 - 0x06000000 + linux.SYS_CLONE4_AMD64, want: unix.ENOSYS}, // + 0x86000000 is 323
+		{entry: rawclone.Int80, rax: 0xba000000 + 546, want: unix.ENOSYS},                                 // + 0x86000000 is x32's
+		{entry: rawclone.Syscall, rax: 0xffffffff, want: unix.ENOSYS},
 	}
 	for nr := uint64(1985); nr < 2005; nr++ {
-		tests = append(tests, number{rawclone.Syscall, nr, unix.ENOSYS}, number{rawclone.Int80, nr, unix.ENOSYS})
+		tests = append(tests, number{entry: rawclone.Syscall, rax: nr, want: unix.ENOSYS}, number{entry: rawclone.Int80, rax: nr, want: unix.ENOSYS})
 	}
 	for _, tc := range tests {
-		s := kit.NewScript(t)
-		call := s.Append(rawclone.Op{
-			Trap:  uintptr(tc.rax),
-			Entry: tc.entry,
-			Args:  [6]uintptr{0, uintptr(kit.SIGCHLD)},
-			Child: s.Exiting(0).First(),
-		})
-		s.Wait(call, 0)
-		if !kit.HasInt80() && tc.entry == rawclone.Int80 && tc.want != 0 {
-			// Only clone4 has the instruction here.
-			if ws := s.RunTo(); ws.Signal() != unix.SIGSEGV {
-				t.Errorf("INT $0x80, RAX %#x, without a gate: wait status %#x, want SIGSEGV as in stock runsc", tc.rax, ws)
+		t.Run(instruction(tc.entry, tc.rax), func(t *testing.T) {
+			s := kit.NewScript(t)
+			call := s.Append(rawclone.Op{
+				Trap:  uintptr(tc.rax),
+				Entry: tc.entry,
+				Args:  [6]uintptr{0, uintptr(kit.SIGCHLD)},
+				Child: s.Exiting(0).First(),
+			})
+			s.Wait(call, 0)
+			if tc.entry == rawclone.Int80 && tc.want != 0 && !kit.HasInt80() {
+				// clone4 alone has the instruction, and other numbers fault as in stock runsc.
+				kit.CheckStatus(t, "the caller", s.RunTo(), "SIGSEGV")
+				return
 			}
-			continue
-		}
-		s.Run()
-		if got := call.Errno(); got != tc.want {
-			t.Errorf("entry %d, RAX %#x: %s, want %s", tc.entry, tc.rax, kit.ErrnoName(got), kit.ErrnoName(tc.want))
-		}
+			s.Run()
+			kit.CheckErrno(t, "clone4", call, tc.want)
+		})
 	}
+}
+
+// instruction returns the name of a system call instruction with a number in RAX.
+func instruction(entry uintptr, rax uint64) string {
+	if entry == rawclone.Int80 {
+		return fmt.Sprintf("INT 0x80, RAX=%#x", rax)
+	}
+	return fmt.Sprintf("SYSCALL, RAX=%#x", rax)
 }

@@ -4,6 +4,8 @@ package syscalls
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +15,7 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestOlderCalls protects that clone and clone3 keep their own idea of the flags
+// TestOlderCalls checks that clone and clone3 keep their own idea of the flags
 // that clone4 refuses, and that fork and vfork have none. It also passes on a kernel
 // without clone4, and its log says what came of each call: stock runsc must say the
 // same.
@@ -33,59 +35,62 @@ func TestOlderCalls(t *testing.T) {
 		clone3       string
 		configurable bool // depends on whether the kernel has control groups
 	}{
-		{"none", 0, "child", "child", false},
-		{"CLONE_PIDFD", pidfd, "child and pidfd", "child and pidfd", false},
-		{"CLONE_DETACHED", detached, "child", "EINVAL", false},
-		{"CLONE_PIDFD CLONE_DETACHED", pidfd | detached, "EINVAL", "EINVAL", false},
-		{"CLONE_NEWCGROUP", newcgroup, "EINVAL", "EINVAL", unknownCgroup},
-		{"CLONE_CLEAR_SIGHAND", clearSighand, "child", "child", false},
-		{"CLONE_INTO_CGROUP", intoCgroup, "child", "EINVAL", false},
-		{"bit 40", 1 << 40, "child", "EINVAL", false},
+		{name: "none", clone: "child", clone3: "child"},
+		{name: "CLONE_PIDFD", flags: pidfd, clone: "child and pidfd", clone3: "child and pidfd"},
+		{name: "CLONE_DETACHED", flags: detached, clone: "child", clone3: "EINVAL"},
+		{name: "CLONE_PIDFD CLONE_DETACHED", flags: pidfd | detached, clone: "EINVAL", clone3: "EINVAL"},
+		{name: "CLONE_NEWCGROUP", flags: newcgroup, clone: "EINVAL", clone3: "EINVAL", configurable: unknownCgroup},
+		{name: "CLONE_CLEAR_SIGHAND", flags: clearSighand, clone: "child", clone3: "child"},
+		{name: "CLONE_INTO_CGROUP", flags: intoCgroup, clone: "child", clone3: "EINVAL"},
+		{name: "bit 40", flags: 1 << 40, clone: "child", clone3: "EINVAL"},
 	} {
-		s := kit.NewScript(t)
-		fd := s.Buffer(8)
-		*rawclone.WordOf(fd) = ^uintptr(0)
-		clone := s.Append(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(tc.flags | kit.SIGCHLD), 0, rawclone.AddrOf(fd)}, Child: s.Exiting(0).First()})
-		s.Wait(clone, 0)
+		t.Run(tc.name, func(t *testing.T) {
+			s := kit.NewScript(t)
+			fd := s.Buffer(8)
+			*rawclone.WordOf(fd) = ^uintptr(0)
+			clone := s.Append(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(tc.flags | kit.SIGCHLD), 0, rawclone.AddrOf(fd)}, Child: s.Exiting(0).First()})
+			s.Wait(clone, 0)
 
-		fd3 := s.Buffer(8)
-		*rawclone.WordOf(fd3) = ^uintptr(0)
-		const sizeVer0 = 64
-		args := s.Buffer(sizeVer0)
-		for i, v := range []uint64{tc.flags, uint64(rawclone.AddrOf(fd3)), 0, 0, kit.SIGCHLD, 0, 0, 0} {
-			binary.LittleEndian.PutUint64(args[8*i:], v)
-		}
-		clone3 := s.Append(rawclone.Op{Trap: unix.SYS_CLONE3, Args: [6]uintptr{rawclone.AddrOf(args), sizeVer0}, Child: s.Exiting(0).First()})
-		s.Wait(clone3, 0)
-		s.Run()
-
-		outcome := func(o *rawclone.Op, fd []byte) string {
-			switch e := o.Errno(); {
-			case e != 0:
-				return kit.ErrnoName(e)
-			case int32(*rawclone.WordOf(fd)) != -1:
-				return "child and pidfd"
-			default:
-				return "child"
+			fd3 := s.Buffer(8)
+			*rawclone.WordOf(fd3) = ^uintptr(0)
+			const sizeVer0 = 64
+			args := s.Buffer(sizeVer0)
+			for i, v := range []uint64{tc.flags, uint64(rawclone.AddrOf(fd3)), 0, 0, kit.SIGCHLD, 0, 0, 0} {
+				binary.LittleEndian.PutUint64(args[8*i:], v)
 			}
-		}
-		got, got3 := outcome(clone, fd), outcome(clone3, fd3)
-		t.Logf("%s: clone: %s, clone3: %s", tc.name, got, got3)
-		if tc.configurable && got == "child" && got3 == "child" {
-			continue
-		}
-		if got != tc.clone || got3 != tc.clone3 {
-			t.Errorf("%s: clone: %s, want %s; clone3: %s, want %s", tc.name, got, tc.clone, got3, tc.clone3)
-		}
+			clone3 := s.Append(rawclone.Op{Trap: unix.SYS_CLONE3, Args: [6]uintptr{rawclone.AddrOf(args), sizeVer0}, Child: s.Exiting(0).First()})
+			s.Wait(clone3, 0)
+			s.Run()
+
+			outcome := func(o *rawclone.Op, fd []byte) string {
+				switch e := o.Errno(); {
+				case e != 0:
+					return kit.ErrnoName(e)
+				case int32(*rawclone.WordOf(fd)) != -1:
+					return "child and pidfd"
+				default:
+					return "child"
+				}
+			}
+			got, got3 := outcome(clone, fd), outcome(clone3, fd3)
+			t.Logf("%s: clone: %s, clone3: %s", tc.name, got, got3)
+			if tc.configurable && got == "child" && got3 == "child" {
+				return
+			}
+			if got != tc.clone || got3 != tc.clone3 {
+				t.Errorf("clone: %s, want %s; clone3: %s, want %s", got, tc.clone, got3, tc.clone3)
+			}
+		})
 	}
-	for _, nr := range kit.Forks() {
-		s := kit.NewScript(t)
-		call := s.Append(rawclone.Op{Trap: nr, Args: [6]uintptr{pidfd | detached | newcgroup, ^uintptr(0), 1}, Child: s.Exiting(3).First()})
-		wait, status := s.Wait(call, 0)
-		s.Run()
-		t.Logf("call %d: %s, wait status %#x", nr, kit.ErrnoName(call.Errno()), *status)
-		if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 3 {
-			t.Errorf("call %d: %d, wait4 %d, status %#x; want a child with exit status 3", nr, int(call.Ret), int(wait.Ret), *status)
-		}
+	forks := kit.Forks()
+	for _, name := range slices.Sorted(maps.Keys(forks)) {
+		t.Run(name, func(t *testing.T) {
+			s := kit.NewScript(t)
+			call := s.Append(rawclone.Op{Trap: forks[name], Args: [6]uintptr{pidfd | detached | newcgroup, ^uintptr(0), 1}, Child: s.Exiting(3).First()})
+			wait, status := s.Wait(call, 0)
+			s.Run()
+			t.Logf("%s: %s, the child: %s", name, kit.ErrnoName(call.Errno()), kit.Status(*status))
+			kit.CheckWait(t, "the child", call, wait, status, "exit status 3")
+		})
 	}
 }

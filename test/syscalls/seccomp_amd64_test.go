@@ -141,7 +141,7 @@ func (a *attempt) outcome() string {
 	case a.wait.Errno() == unix.ECHILD:
 		return "no child, and no error"
 	}
-	return fmt.Sprintf("call %#x, wait %#x, child's status %#x, own status %#x", a.call.Ret, a.wait.Ret, *a.status, end)
+	return fmt.Sprintf("call %#x, wait %#x, the child: %s, the caller: %s", a.call.Ret, a.wait.Ret, kit.Status(*a.status), kit.Status(end))
 }
 
 const garbage = 0xdeadbeef << 32
@@ -152,8 +152,8 @@ const slot = 2000
 // i386High is how systrap and KVM see the number of i386's clone4.
 const i386High = 0x86000000 + linux.SYS_CLONE4_I386
 
-// TestSeccomp protects the filters of programs: there is no way around them by any
-// of the numbers that are clone4, or that are near.
+// TestSeccomp checks the filters of programs: there is no way around them by any of the
+// numbers that are clone4, or that are near.
 //
 // INT $0x80 with 323 is not among them. On the ptrace platform that is amd64's call,
 // for the filter as well, as INT $0x80 is with every number of gVisor's own table.
@@ -174,27 +174,27 @@ func TestSeccomp(t *testing.T) {
 		rax   uintptr
 	}
 	numbers := []number{
-		{viaAMD64, rawclone.Syscall, linux.SYS_CLONE4_AMD64},
-		{viaAMD64, rawclone.Syscall, linux.SYS_CLONE4_AMD64 | garbage},
-		{viaX32, rawclone.Syscall, linux.SYS_CLONE4_X32},
-		{viaX32, rawclone.Syscall, linux.SYS_CLONE4_X32 | garbage},
-		{viaHigh, rawclone.Syscall, i386High},
-		{viaI386, rawclone.Int80, linux.SYS_CLONE4_I386},
-		{viaI386, rawclone.Int80, linux.SYS_CLONE4_I386 | garbage},
-		{viaI386High, rawclone.Int80, i386High},
+		{kind: viaAMD64, entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64},
+		{kind: viaAMD64, entry: rawclone.Syscall, rax: linux.SYS_CLONE4_AMD64 | garbage},
+		{kind: viaX32, entry: rawclone.Syscall, rax: linux.SYS_CLONE4_X32},
+		{kind: viaX32, entry: rawclone.Syscall, rax: linux.SYS_CLONE4_X32 | garbage},
+		{kind: viaHigh, entry: rawclone.Syscall, rax: i386High},
+		{kind: viaI386, entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386},
+		{kind: viaI386, entry: rawclone.Int80, rax: linux.SYS_CLONE4_I386 | garbage},
+		{kind: viaI386High, entry: rawclone.Int80, rax: i386High},
 	}
 	for nr := uintptr(slot - 10); nr <= slot+1; nr++ {
-		numbers = append(numbers, number{viaSlot, rawclone.Syscall, nr})
+		numbers = append(numbers, number{kind: viaSlot, entry: rawclone.Syscall, rax: nr})
 	}
 
 	const x32bit, last = linux.X32_SYSCALL_BIT, 1<<32 - 1
 	onlyAMD64 := func(action uint32) filter {
-		return filter{[]rule{{archAMD64, 0, last, retAllow}}, action}
+		return filter{[]rule{{arch: archAMD64, last: last, action: retAllow}}, action}
 	}
 	allowList := func(action uint32) filter {
 		return filter{[]rule{
-			{archAMD64, unix.SYS_WAIT4, unix.SYS_WAIT4, retAllow},
-			{archAMD64, unix.SYS_EXIT_GROUP, unix.SYS_EXIT_GROUP, retAllow},
+			{arch: archAMD64, first: unix.SYS_WAIT4, last: unix.SYS_WAIT4, action: retAllow},
+			{arch: archAMD64, first: unix.SYS_EXIT_GROUP, last: unix.SYS_EXIT_GROUP, action: retAllow},
 		}, action}
 	}
 	all := func(outcome string) (want [kinds]string) {
@@ -213,70 +213,69 @@ func TestSeccomp(t *testing.T) {
 		// for a task with a filter.
 		int80 string
 	}{
-		{"none refused", filter{otherwise: retAllow},
-			[kinds]string{child, child, enosys, enosys, child, enosys}, enosys},
-		{"only amd64", onlyAMD64(retRefuse),
-			[kinds]string{child, child, enosys, enosys, eperm, eperm}, enosys},
-		{"only amd64, KILL_PROCESS", onlyAMD64(retKillProcess),
-			[kinds]string{child, child, enosys, enosys, sigsys, sigsys}, enosys},
-		{"only amd64, KILL_THREAD", onlyAMD64(retKillThread),
-			[kinds]string{child, child, enosys, enosys, sigsys, sigsys}, enosys},
-		{"no x32", filter{[]rule{{archAMD64, x32bit, last, retRefuse}}, retAllow},
+		{name: "none refused", filter: filter{otherwise: retAllow},
+			want: [kinds]string{child, child, enosys, enosys, child, enosys}, int80: enosys},
+		{name: "only amd64", filter: onlyAMD64(retRefuse),
+			want: [kinds]string{child, child, enosys, enosys, eperm, eperm}, int80: enosys},
+		{name: "only amd64, KILL_PROCESS", filter: onlyAMD64(retKillProcess),
+			want: [kinds]string{child, child, enosys, enosys, sigsys, sigsys}, int80: enosys},
+		{name: "only amd64, KILL_THREAD", filter: onlyAMD64(retKillThread),
+			want: [kinds]string{child, child, enosys, enosys, sigsys, sigsys}, int80: enosys},
+		{name: "no x32", filter: filter{[]rule{{arch: archAMD64, first: x32bit, last: last, action: retRefuse}}, retAllow},
 			// Its own number may be one that the filter refuses.
-			[kinds]string{child, eperm, eperm, enosys, child, enosys}, refused},
-		{"not 323", filter{[]rule{{0, linux.SYS_CLONE4_AMD64, linux.SYS_CLONE4_AMD64, retRefuse}}, retAllow},
-			[kinds]string{eperm, child, enosys, enosys, child, enosys}, enosys},
-		{"not i386's 359", filter{[]rule{{archI386, linux.SYS_CLONE4_I386, linux.SYS_CLONE4_I386, retRefuse}}, retAllow},
-			[kinds]string{child, child, enosys, enosys, eperm, enosys}, enosys},
-		{"allow-list", allowList(retRefuse), all(eperm), eperm},
-		{"allow-list, KILL_PROCESS", allowList(retKillProcess), all(sigsys), sigsys},
-		{"allow-list, KILL_THREAD", allowList(retKillThread), all(sigsys), sigsys},
-		{"allow-list, TRAP", allowList(retTrap), all(sigsys), sigsys},
-		{"allow-list, TRACE without a tracer", allowList(retTrace), all(enosys), enosys},
+			want: [kinds]string{child, eperm, eperm, enosys, child, enosys}, int80: refused},
+		{name: "not 323", filter: filter{[]rule{{first: linux.SYS_CLONE4_AMD64, last: linux.SYS_CLONE4_AMD64, action: retRefuse}}, retAllow},
+			want: [kinds]string{eperm, child, enosys, enosys, child, enosys}, int80: enosys},
+		{name: "not i386's 359", filter: filter{[]rule{{arch: archI386, first: linux.SYS_CLONE4_I386, last: linux.SYS_CLONE4_I386, action: retRefuse}}, retAllow},
+			want: [kinds]string{child, child, enosys, enosys, eperm, enosys}, int80: enosys},
+		{name: "allow-list", filter: allowList(retRefuse), want: all(eperm), int80: eperm},
+		{name: "allow-list, KILL_PROCESS", filter: allowList(retKillProcess), want: all(sigsys), int80: sigsys},
+		{name: "allow-list, KILL_THREAD", filter: allowList(retKillThread), want: all(sigsys), int80: sigsys},
+		{name: "allow-list, TRAP", filter: allowList(retTrap), want: all(sigsys), int80: sigsys},
+		{name: "allow-list, TRACE without a tracer", filter: allowList(retTrace), want: all(enosys), int80: enosys},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			for _, v := range []struct {
-				flags   uint64
-				byPrctl bool
-			}{{kit.SIGCHLD, false}, {linux.CLONE_VFORK | kit.SIGCHLD, true}} {
-				if testing.Short() && !v.byPrctl {
+			for by, flags := range map[string]uint64{"seccomp": kit.SIGCHLD, "prctl": linux.CLONE_VFORK | kit.SIGCHLD} {
+				if testing.Short() && by == "seccomp" {
 					continue // half a minute in an emulated machine
 				}
-				s := kit.NewScript(t)
-				exiting := s.Exiting(attemptStatus)
-				attempts := make([]*attempt, len(numbers))
-				for i, n := range numbers {
-					victim := s.NewList()
-					unblockSIGSYS(victim)
-					tc.filter.install(victim, v.byPrctl)
-					attempts[i] = newAttempt(victim, rawclone.Op{Trap: n.rax, Entry: n.entry, Args: [6]uintptr{0, uintptr(v.flags)}}, exiting)
-					start := s.Clone(kit.SIGCHLD, victim)
-					_, attempts[i].end = s.Wait(start, 0)
-				}
-				s.Run()
-				for i, n := range numbers {
-					want := tc.want[n.kind]
-					if n.kind == viaX32 && want == child && tc.want[viaAMD64] != child && !kit.Native() {
-						want = enosys // an x32 call needs the permission of its amd64 number
+				t.Run(by, func(t *testing.T) {
+					s := kit.NewScript(t)
+					exiting := s.Exiting(attemptStatus)
+					attempts := make([]*attempt, len(numbers))
+					for i, n := range numbers {
+						victim := s.NewList()
+						unblockSIGSYS(victim)
+						tc.filter.install(victim, by == "prctl")
+						attempts[i] = newAttempt(victim, rawclone.Op{Trap: n.rax, Entry: n.entry, Args: [6]uintptr{0, uintptr(flags)}}, exiting)
+						start := s.Clone(kit.SIGCHLD, victim)
+						_, attempts[i].end = s.Wait(start, 0)
 					}
-					if n.entry == rawclone.Int80 && !kit.Native() {
-						want = tc.int80
-						if !kit.HasInt80() && n.kind == viaI386High {
-							want = sigsegv // as in stock runsc
+					s.Run()
+					for i, n := range numbers {
+						want := tc.want[n.kind]
+						if n.kind == viaX32 && want == child && tc.want[viaAMD64] != child && !kit.Native() {
+							want = enosys // an x32 call needs the permission of its amd64 number
+						}
+						if n.entry == rawclone.Int80 && !kit.Native() {
+							want = tc.int80
+							if !kit.HasInt80() && n.kind == viaI386High {
+								want = sigsegv // as in stock runsc
+							}
+						}
+						got := attempts[i].outcome()
+						if got != want && !(want == refused && (got == eperm || got == enosys)) {
+							t.Errorf("%s: %s, want %s", instruction(n.entry, uint64(n.rax)), got, want)
 						}
 					}
-					got := attempts[i].outcome()
-					if got != want && !(want == refused && (got == eperm || got == enosys)) {
-						t.Errorf("entry %d, RAX %#x, flags %#x: %s, want %s", n.entry, n.rax, v.flags, got, want)
-					}
-				}
+				})
 			}
 		})
 	}
 }
 
-// TestSeccompInherited protects that a child has its parent's filter, be it a
-// process or a thread: it may call clone4 through the ABI that created it.
+// TestSeccompInherited checks that a child has its parent's filter, be it a process or a
+// thread: the child may call clone4 through the ABI that created it.
 func TestSeccompInherited(t *testing.T) {
 	native := kit.Native()
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -284,10 +283,10 @@ func TestSeccompInherited(t *testing.T) {
 		for _, abi := range kit.ABIs() {
 			// In the sandbox an x32 call needs the permission of its amd64 number.
 			if abi.Name != a.Name && !(a.Name == "x32" && abi.Name == "amd64") {
-				f.rules = append(f.rules, rule{0, uint32(abi.Number), uint32(abi.Number), retRefuse})
+				f.rules = append(f.rules, rule{first: uint32(abi.Number), last: uint32(abi.Number), action: retRefuse})
 			}
 		}
-		for _, flags := range []uint64{kit.SIGCHLD, linux.CLONE_VFORK | kit.SIGCHLD, kit.ThreadFlags} {
+		kit.OnEach(t, []uint64{kit.SIGCHLD, linux.CLONE_VFORK | kit.SIGCHLD, kit.ThreadFlags}, func(t *testing.T, flags uint64) {
 			s := kit.NewScript(t)
 			exiting := s.Exiting(0)
 			c := s.NewList()
@@ -295,7 +294,7 @@ func TestSeccompInherited(t *testing.T) {
 			for _, abi := range kit.ABIs() {
 				calls = append(calls, abi.Clone4(c, kit.SIGCHLD, linux.Clone4Args{}, exiting))
 			}
-			c.Sys(unix.SYS_EXIT, 0)
+			c.ExitTask(0)
 
 			f.install(s.List, false)
 			tid := s.Word()
@@ -311,10 +310,8 @@ func TestSeccompInherited(t *testing.T) {
 			}
 			s.Run()
 			if a.Name == "i386" && !native {
-				if got := call.Errno(); got != unix.ENOSYS {
-					t.Errorf("flags %#x: %s, want ENOSYS", flags, kit.ErrnoName(got))
-				}
-				continue
+				kit.CheckErrno(t, "clone4", call, unix.ENOSYS)
+				return
 			}
 			s.OK(call)
 			for i, abi := range kit.ABIs() {
@@ -327,17 +324,16 @@ func TestSeccompInherited(t *testing.T) {
 					ok = got == unix.EPERM || got == unix.ENOSYS
 				}
 				if !ok {
-					t.Errorf("flags %#x: the child's call of %s's clone4: %s", flags, abi.Name, kit.ErrnoName(got))
+					t.Errorf("the child's call through the %s ABI: %s", abi.Name, kit.ErrnoName(got))
 				}
 			}
-		}
+		})
 	})
 }
 
-// TestSeccompTraced protects that a tracer cannot make a call of clone4 out of
-// another call that the filter has let pass, also if it leaves in the middle of the
-// call. Linux asks the filter again, and so do these ways in; where it refuses, they
-// are ENOSYS.
+// TestSeccompTraced checks that a tracer cannot make a call of clone4 out of another call
+// that the filter has let pass, even if the tracer leaves in the middle of the call. Linux
+// asks the filter again, and so do these ways in; where the filter refuses, they are ENOSYS.
 //
 // amd64's 323 is not among them: with it, as with any call of gVisor's own table,
 // a tracer there can do what the filter refuses, as on Linux before 4.8.
@@ -350,9 +346,6 @@ func TestSeccompTraced(t *testing.T) {
 
 		// changed is an outcome: the tracee has made another harmless call.
 		changed = "getppid"
-
-		firstStopped = 0x7f | uintptr(unix.SIGSTOP)<<8
-		trapped      = 0x7f | uintptr(unix.SIGTRAP)<<8
 	)
 	getpid := rawclone.Op{Trap: unix.SYS_GETPID}
 	getpid80 := rawclone.Op{Trap: getpidI386, Entry: rawclone.Int80}
@@ -367,108 +360,114 @@ func TestSeccompTraced(t *testing.T) {
 		allowed, forbidden               string
 		sandboxAllowed, sandboxForbidden string
 	}{
-		{"getppid", getpid, unix.SYS_GETPPID, changed, changed, changed, changed},
-		{"amd64, garbage", getpid, linux.SYS_CLONE4_AMD64 | garbage, child, eperm, child, enosys},
-		{"x32", getpid, linux.SYS_CLONE4_X32, child, eperm, child, enosys},
-		{"x32, garbage", getpid, linux.SYS_CLONE4_X32 | garbage, child, eperm, child, enosys},
-		{"i386 by SYSCALL", getpid, linux.SYS_CLONE4_I386, enosys, eperm, enosys, enosys},
-		{"i386 high by SYSCALL", getpid, i386High, enosys, enosys, enosys, enosys},
-		{"i386", getpid80, linux.SYS_CLONE4_I386, child, eperm, enosys, enosys},
-		{"i386, garbage", getpid80, linux.SYS_CLONE4_I386 | garbage, child, eperm, enosys, enosys},
-		{"i386 high", getpid80, i386High, enosys, enosys, enosys, enosys},
+		{name: "getppid", call: getpid, nr: unix.SYS_GETPPID, allowed: changed, forbidden: changed, sandboxAllowed: changed, sandboxForbidden: changed},
+		{name: "amd64, garbage", call: getpid, nr: linux.SYS_CLONE4_AMD64 | garbage, allowed: child, forbidden: eperm, sandboxAllowed: child, sandboxForbidden: enosys},
+		{name: "x32", call: getpid, nr: linux.SYS_CLONE4_X32, allowed: child, forbidden: eperm, sandboxAllowed: child, sandboxForbidden: enosys},
+		{name: "x32, garbage", call: getpid, nr: linux.SYS_CLONE4_X32 | garbage, allowed: child, forbidden: eperm, sandboxAllowed: child, sandboxForbidden: enosys},
+		{name: "i386 by SYSCALL", call: getpid, nr: linux.SYS_CLONE4_I386, allowed: enosys, forbidden: eperm, sandboxAllowed: enosys, sandboxForbidden: enosys},
+		{name: "i386 high by SYSCALL", call: getpid, nr: i386High, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
+		{name: "i386", call: getpid80, nr: linux.SYS_CLONE4_I386, allowed: child, forbidden: eperm, sandboxAllowed: enosys, sandboxForbidden: enosys},
+		{name: "i386, garbage", call: getpid80, nr: linux.SYS_CLONE4_I386 | garbage, allowed: child, forbidden: eperm, sandboxAllowed: enosys, sandboxForbidden: enosys},
+		{name: "i386 high", call: getpid80, nr: i386High, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
 		// A tracer that knows how this sentry marks its own calls can make one.
-		{"slot of amd64", getpid, decided | 0, enosys, enosys, child, enosys},
-		{"slot of i386", getpid, decided | 1, enosys, enosys, enosys, enosys},
-		{"slot of x32", getpid, decided | 2, enosys, enosys, child, enosys},
-		{"slot of i386 high", getpid, decided | 3, enosys, enosys, enosys, enosys},
-		{"slot of no call", getpid, decided | 4, enosys, enosys, enosys, enosys},
+		{name: "slot of amd64", call: getpid, nr: decided | 0, allowed: enosys, forbidden: enosys, sandboxAllowed: child, sandboxForbidden: enosys},
+		{name: "slot of i386", call: getpid, nr: decided | 1, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
+		{name: "slot of x32", call: getpid, nr: decided | 2, allowed: enosys, forbidden: enosys, sandboxAllowed: child, sandboxForbidden: enosys},
+		{name: "slot of i386 high", call: getpid, nr: decided | 3, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
+		{name: "slot of no call", call: getpid, nr: decided | 4, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
 	} {
 		if tc.call.Entry == rawclone.Int80 && !kit.HasInt80() {
 			continue // i386 has no getpid here
 		}
 		t.Run(tc.name, func(t *testing.T) {
 			for _, v := range []struct {
+				name      string
 				atFilter  bool   // else at the call's entry
 				action    uint32 // of the filter for clone4
 				detaching bool   // the tracer is gone when the call is made
 			}{
-				{false, retAllow, false}, {false, retRefuse, false}, {false, retRefuse, true},
-				{true, retAllow, false}, {true, retRefuse, false}, {true, retRefuse, true},
+				{name: "entry, ALLOW", action: retAllow},
+				{name: "entry, ERRNO", action: retRefuse},
+				{name: "entry, ERRNO, DETACH", action: retRefuse, detaching: true},
+				{name: "filter, ALLOW", atFilter: true, action: retAllow},
+				{name: "filter, ERRNO", atFilter: true, action: retRefuse},
+				{name: "filter, ERRNO, DETACH", atFilter: true, action: retRefuse, detaching: true},
 				// For a tracer that does not want to be asked.
-				{false, retTrace, false},
+				{name: "entry, TRACE", action: retTrace},
 			} {
-				f := filter{otherwise: retAllow}
-				if v.atFilter {
-					for _, nr := range []uint32{unix.SYS_GETPID, getpidI386, 0x86000000 + getpidI386} {
-						f.rules = append(f.rules, rule{0, nr, nr, retTrace})
+				t.Run(v.name, func(t *testing.T) {
+					f := filter{otherwise: retAllow}
+					if v.atFilter {
+						for _, nr := range []uint32{unix.SYS_GETPID, getpidI386, 0x86000000 + getpidI386} {
+							f.rules = append(f.rules, rule{first: nr, last: nr, action: retTrace})
+						}
 					}
-				}
-				for _, abi := range kit.ABIs() {
-					f.rules = append(f.rules, rule{0, uint32(abi.Number), uint32(abi.Number), v.action})
-				}
-				flags := kit.SIGCHLD
-				if v.detaching {
-					flags |= linux.CLONE_VFORK // which takes the call to a slot, also untraced
-				}
-
-				s := kit.NewScript(t)
-				tracee := s.NewList()
-				me, parent := tracee.Sys(unix.SYS_GETPID), tracee.Sys(unix.SYS_GETPPID)
-				f.install(tracee, false)
-				tracee.Sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
-				tracee.Sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
-				tc.call.Args = [6]uintptr{0, uintptr(flags)}
-				a := newAttempt(tracee, tc.call, s.Exiting(attemptStatus))
-
-				options := unix.PTRACE_O_EXITKILL
-				if v.action != retTrace {
-					options |= unix.PTRACE_O_TRACESECCOMP
-				}
-				start := s.Clone(kit.SIGCHLD, tracee)
-				_, stopped := s.Wait(start, 0)
-				s.Sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, options)
-				until, wantStop := unix.PTRACE_SYSCALL, trapped
-				if v.atFilter {
-					until, wantStop = unix.PTRACE_CONT, trapped|unix.PTRACE_EVENT_SECCOMP<<16
-				}
-				s.Sys(unix.SYS_PTRACE, until, start)
-				_, inCall := s.Wait(start, 0)
-				nr := tc.nr
-				if nr&^0xff == decided {
-					s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetRAX, nr<<32)
-					nr = slot
-				}
-				poke := s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetOrigRAX, nr)
-				release := unix.PTRACE_CONT
-				if v.detaching {
-					release = unix.PTRACE_DETACH
-				}
-				s.Sys(unix.SYS_PTRACE, release, start)
-				_, a.end = s.Wait(start, 0)
-				s.Run()
-				if *stopped != firstStopped || *inCall != wantStop {
-					t.Fatalf("%+v: the tracer saw statuses %#x and %#x, want %#x and %#x", v, *stopped, *inCall, firstStopped, wantStop)
-				}
-				s.OK(poke)
-				want, forbidden := tc.allowed, tc.forbidden
-				if !kit.Native() {
-					want, forbidden = tc.sandboxAllowed, tc.sandboxForbidden
-				}
-				switch v.action {
-				case retRefuse:
-					want = forbidden
-				case retTrace:
-					if want != changed {
-						want = enosys
+					for _, abi := range kit.ABIs() {
+						f.rules = append(f.rules, rule{first: uint32(abi.Number), last: uint32(abi.Number), action: v.action})
 					}
-				}
-				got := a.outcome()
-				if a.call.Ret == parent.Ret {
-					got = changed
-				}
-				if got != want {
-					t.Errorf("%+v: %s, want %s", v, got, want)
-				}
+					flags := kit.SIGCHLD
+					if v.detaching {
+						flags |= linux.CLONE_VFORK // which takes the call to a slot, also untraced
+					}
+
+					s := kit.NewScript(t)
+					tracee := s.NewList()
+					me, parent := tracee.Sys(unix.SYS_GETPID), tracee.Sys(unix.SYS_GETPPID)
+					f.install(tracee, false)
+					tracee.Sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+					tracee.Sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+					tc.call.Args = [6]uintptr{0, uintptr(flags)}
+					a := newAttempt(tracee, tc.call, s.Exiting(attemptStatus))
+
+					options := unix.PTRACE_O_EXITKILL
+					if v.action != retTrace {
+						options |= unix.PTRACE_O_TRACESECCOMP
+					}
+					start := s.Clone(kit.SIGCHLD, tracee)
+					_, stopped := s.Wait(start, 0)
+					s.Sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, options)
+					until, wantStop := unix.PTRACE_SYSCALL, "stopped by SIGTRAP"
+					if v.atFilter {
+						until, wantStop = unix.PTRACE_CONT, "PTRACE_EVENT_SECCOMP"
+					}
+					s.Sys(unix.SYS_PTRACE, until, start)
+					_, inCall := s.Wait(start, 0)
+					nr := tc.nr
+					if nr&^0xff == decided {
+						s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetRAX, nr<<32)
+						nr = slot
+					}
+					poke := s.Sys(unix.SYS_PTRACE, unix.PTRACE_POKEUSR, start, offsetOrigRAX, nr)
+					release := unix.PTRACE_CONT
+					if v.detaching {
+						release = unix.PTRACE_DETACH
+					}
+					s.Sys(unix.SYS_PTRACE, release, start)
+					_, a.end = s.Wait(start, 0)
+					s.Run()
+					kit.CheckStatus(t, "the tracee, before the call", *stopped, "stopped by SIGSTOP")
+					kit.CheckStatus(t, "the tracee, in the call", *inCall, wantStop)
+					s.OK(poke)
+					want, forbidden := tc.allowed, tc.forbidden
+					if !kit.Native() {
+						want, forbidden = tc.sandboxAllowed, tc.sandboxForbidden
+					}
+					switch v.action {
+					case retRefuse:
+						want = forbidden
+					case retTrace:
+						if want != changed {
+							want = enosys
+						}
+					}
+					got := a.outcome()
+					if a.call.Ret == parent.Ret {
+						got = changed
+					}
+					if got != want {
+						t.Errorf("%s, want %s", got, want)
+					}
+				})
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,8 +17,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestSharing protects what a flag makes the child share with its parent: the
-// child changes it, and the parent looks afterwards.
+// TestSharing checks what a flag makes the child share with its parent: the child changes
+// the thing, and the parent looks afterwards.
 func TestSharing(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -63,7 +64,7 @@ func TestSharing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-				for _, flag := range []uint64{0, tc.flag} {
+				kit.OnEach(t, []uint64{0, tc.flag}, func(t *testing.T, flag uint64) {
 					s := kit.NewScript(t)
 					child := s.NewList()
 					tc.change(s, child)
@@ -74,18 +75,18 @@ func TestSharing(t *testing.T) {
 					s.Run()
 					s.OK(call)
 					if got, want := changed(), flag != 0; got != want {
-						t.Errorf("flags %#x: the parent sees the child's change: %v, want %v", flag, got, want)
+						t.Errorf("the parent sees the child's change: %v, want %v", got, want)
 					}
-				}
+				})
 			})
 		})
 	}
 }
 
-// TestVM protects CLONE_VM in both directions.
+// TestVM checks CLONE_VM: whether the parent sees the child's write.
 func TestVM(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		for _, flag := range []uint64{0, linux.CLONE_VM} {
+		kit.OnEach(t, []uint64{0, linux.CLONE_VM}, func(t *testing.T, flag uint64) {
 			s := kit.NewScript(t)
 			mem := rawclone.WordOf(kit.Memory(t, 1))
 			child := s.NewList()
@@ -101,16 +102,14 @@ func TestVM(t *testing.T) {
 			if flag != 0 {
 				want = 2
 			}
-			if seen.Ret != want {
-				t.Errorf("flags %#x: the parent reads %d after the child's write, want %d", flag, seen.Ret, want)
-			}
-		}
+			kit.CheckRet(t, "what the parent reads", seen.Ret, want)
+		})
 	})
 }
 
-// TestThread protects what a threading library relies on: a thread of the same
-// process on its own stack, its IDs written before it runs, and its ID cleared
-// and a futex woken when it has ended.
+// TestThread checks what a threading library relies on: a thread of the same process on
+// its own stack, its ID written before the thread runs, and its ID cleared and a futex
+// woken when the thread has exited.
 func TestThread(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -126,9 +125,8 @@ func TestThread(t *testing.T) {
 		pid := thread.Sys(unix.SYS_GETPID)
 		self := thread.Sys(unix.SYS_GETTID)
 		known := thread.Sys(rawclone.TrapLoad, tid)
-		thread.Sys(unix.SYS_EXIT, 0)
-		call := a.Clone4(s.List, linux.CLONE_VM|linux.CLONE_FS|linux.CLONE_FILES|linux.CLONE_SIGHAND|linux.CLONE_THREAD|linux.CLONE_SYSVSEM|
-			linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_CLEARTID, linux.Clone4Args{
+		thread.ExitTask(0)
+		call := a.Clone4(s.List, kit.ThreadFlags|linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_CLEARTID, linux.Clone4Args{
 			Ptid:       uint64(rawclone.Addr(tid)),
 			Ctid:       uint64(rawclone.Addr(tid)),
 			StackStart: stack,
@@ -139,58 +137,43 @@ func TestThread(t *testing.T) {
 		wait, _ := s.Wait(call, unix.WALL)
 		s.Run()
 		s.OK(call)
-		for _, check := range []struct {
-			what      string
-			got, want uintptr
-		}{
-			{"getpid() of the thread", pid.Ret, pgid.Ret},
-			{"gettid() of the thread", self.Ret, call.Ret},
-			{"*ptid when the thread starts", uintptr(uint32(known.Ret)), call.Ret},
-			{"stack pointer", sp.Ret, uintptr(stack)},
-			{"thread pointer", fs(), tls},
-			{"*ctid when the thread has ended", cleared.Ret, 0},
-		} {
-			if check.got != check.want {
-				t.Errorf("%s: %#x, want %#x", check.what, check.got, check.want)
-			}
-		}
+		kit.CheckRet(t, "getpid() of the thread", pid.Ret, pgid.Ret)
+		kit.CheckRet(t, "gettid() of the thread", self.Ret, call.Ret)
+		kit.CheckRet(t, "*ptid when the thread starts", uintptr(uint32(known.Ret)), call.Ret)
+		kit.CheckRet(t, "stack pointer", sp.Ret, uintptr(stack))
+		kit.CheckRet(t, "thread pointer", fs(), tls)
+		kit.CheckRet(t, "*ctid when the thread has exited", cleared.Ret, 0)
 		if call.Ret == pgid.Ret {
 			t.Errorf("the thread has the ID of the process, %d", call.Ret)
 		}
-		if e := wait.Errno(); e != unix.ECHILD {
-			t.Errorf("waiting for a thread: %s, want ECHILD", kit.ErrnoName(e))
-		}
+		kit.CheckErrno(t, "wait4 for a thread", wait, unix.ECHILD)
 	})
 }
 
-// TestVfork protects that with CLONE_VFORK the caller does not run before the
-// child has ended.
+// TestVfork checks that with CLONE_VFORK the caller does not run before the child has
+// exited.
 func TestVfork(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		for _, flags := range []uint64{linux.CLONE_VFORK, linux.CLONE_VFORK | linux.CLONE_VM} {
+		kit.OnEach(t, []uint64{linux.CLONE_VFORK | kit.SIGCHLD, linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 			s := kit.NewScript(t)
 			done := s.Word()
-			pause := s.Buffer(16)
-			*rawclone.WordOf(pause[8:]) = uintptr(100 * time.Millisecond)
 			child := s.NewList()
-			child.Sys(unix.SYS_NANOSLEEP, pause, 0)
+			s.Sleep(child, 100*time.Millisecond)
 			child.Sys(rawclone.TrapStore, done, 1)
 			child.Exit(0)
-			// The child may use the caller's own stack pointer: it waits.
-			call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{}, child)
+			// The child may use the caller's own stack pointer: the caller waits.
+			call := a.Clone4(s.List, flags, linux.Clone4Args{}, child)
 			seen := s.Sys(rawclone.TrapLoad, done)
 			s.Wait(call, 0)
 			s.Run()
 			s.OK(call)
-			if seen.Ret != 1 {
-				t.Errorf("flags %#x: the caller ran before the child had ended", flags)
-			}
-		}
+			kit.CheckRet(t, "what the child has stored when the caller runs", seen.Ret, 1)
+		})
 	})
 }
 
-// TestVforkExec protects that the wait of CLONE_VFORK is over when the child
-// executes a program.
+// TestVforkExec checks that the wait of CLONE_VFORK is over when the child executes a
+// program.
 func TestVforkExec(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -201,18 +184,14 @@ func TestVforkExec(t *testing.T) {
 		early, _ := s.Wait(call, unix.WNOHANG)
 		late, status := s.Wait(call, 0)
 		s.Run()
-		s.OK(call, early, late)
-		if early.Ret != 0 {
-			t.Errorf("the program had ended when clone4 returned")
-		}
-		if got := unix.WaitStatus(*status).ExitStatus(); got != kit.ExecStatus {
-			t.Errorf("exit status of the program %d, want %d", got, kit.ExecStatus)
-		}
+		s.OK(call, early)
+		kit.CheckRet(t, "a wait for the program when clone4 returned", early.Ret, 0)
+		kit.CheckWait(t, "the program", call, late, status, fmt.Sprintf("exit status %d", kit.ExecStatus))
 	})
 }
 
-// TestParent protects CLONE_PARENT: the child is the caller's sibling, ends with
-// the caller's exit signal, and the caller cannot wait for it.
+// TestParent checks CLONE_PARENT: the child is the caller's sibling, its exit signal is
+// the caller's, and the caller cannot wait for the child.
 func TestParent(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -224,103 +203,87 @@ func TestParent(t *testing.T) {
 		wait, _ := s.Wait(call, unix.WALL)
 		s.Run()
 		s.OK(call)
-		// With an exit signal other than SIGCHLD, this wait would not see it.
+		// With an exit signal other than SIGCHLD, this wait would not return the child.
 		var ws unix.WaitStatus
 		if _, err := unix.Wait4(int(call.Ret), &ws, 0, nil); err != nil || ws.ExitStatus() != 3 {
-			t.Errorf("wait4 by the caller's parent: status %#x, error %v; want exit status 3", ws, err)
+			t.Errorf("wait4 by the caller's parent: %s, error %v; want exit status 3", kit.Status(ws), err)
 		}
-		if e := wait.Errno(); e != unix.ECHILD {
-			t.Errorf("wait4 by the caller: %s, want ECHILD", kit.ErrnoName(e))
-		}
-		if int(ppid.Ret) != os.Getpid() {
-			t.Errorf("parent of the child: %d, want the caller's, %d", ppid.Ret, os.Getpid())
-		}
+		kit.CheckErrno(t, "wait4 by the caller", wait, unix.ECHILD)
+		kit.CheckRet(t, "getppid() of the child", ppid.Ret, uintptr(os.Getpid()))
 	})
 }
 
-// TestSetTID protects where the child's ID is written, and in whose memory.
+// TestSetTID checks where the child's ID is written, and in whose memory.
 func TestSetTID(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
-			name                             string
-			flags                            uint64
+			flags uint64
+			// Where the ID is: in *ptid and *ctid, in the parent and in the child.
 			parentP, parentC, childP, childC bool
 		}{
-			{"none", 0, false, false, false, false},
-			{"PARENT_SETTID", linux.CLONE_PARENT_SETTID, true, false, false, false},
-			{"CHILD_SETTID", linux.CLONE_CHILD_SETTID, false, false, false, true},
-			{"PARENT_SETTID VM", linux.CLONE_PARENT_SETTID | linux.CLONE_VM, true, false, true, false},
-			{"CHILD_SETTID VM", linux.CLONE_CHILD_SETTID | linux.CLONE_VM, false, true, false, true},
-			{"CHILD_CLEARTID", linux.CLONE_CHILD_CLEARTID, false, false, false, false},
+			{flags: 0},
+			{flags: linux.CLONE_PARENT_SETTID, parentP: true},
+			{flags: linux.CLONE_CHILD_SETTID, childC: true},
+			{flags: linux.CLONE_PARENT_SETTID | linux.CLONE_VM, parentP: true, childP: true},
+			{flags: linux.CLONE_CHILD_SETTID | linux.CLONE_VM, parentC: true, childC: true},
+			{flags: linux.CLONE_CHILD_CLEARTID},
 		} {
-			s := kit.NewScript(t)
-			mem := kit.Memory(t, 1)
-			ptid, ctid := rawclone.WordOf(mem), rawclone.WordOf(mem[8:])
-			child := s.NewList()
-			childP, childC := child.Sys(rawclone.TrapLoad, ptid), child.Sys(rawclone.TrapLoad, ctid)
-			child.Exit(0)
-			call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{
-				Ptid:       uint64(rawclone.AddrOf(mem)),
-				Ctid:       uint64(rawclone.AddrOf(mem[8:])),
-				StackStart: kit.Stack(t),
-			}, child)
-			s.Wait(call, 0)
-			parentP, parentC := s.Sys(rawclone.TrapLoad, ptid), s.Sys(rawclone.TrapLoad, ctid)
-			s.Run()
-			s.OK(call)
-			for _, check := range []struct {
-				what string
-				got  *rawclone.Op
-				set  bool
-			}{
-				{"*ptid in the parent", parentP, tc.parentP},
-				{"*ctid in the parent", parentC, tc.parentC},
-				{"*ptid in the child", childP, tc.childP},
-				{"*ctid in the child", childC, tc.childC},
-			} {
-				want := uintptr(0)
-				if check.set {
-					want = call.Ret
-				}
-				if check.got.Ret != want {
-					t.Errorf("%s: %s is %d, want %d", tc.name, check.what, check.got.Ret, want)
-				}
-			}
+			t.Run(strings.ReplaceAll(kit.FlagNames(tc.flags), "|", ","), func(t *testing.T) {
+				s := kit.NewScript(t)
+				mem := kit.Memory(t, 1)
+				ptid, ctid := rawclone.WordOf(mem), rawclone.WordOf(mem[8:])
+				child := s.NewList()
+				childP, childC := child.Sys(rawclone.TrapLoad, ptid), child.Sys(rawclone.TrapLoad, ctid)
+				child.Exit(0)
+				call := a.Clone4(s.List, tc.flags|kit.SIGCHLD, linux.Clone4Args{
+					Ptid:       uint64(rawclone.Addr(ptid)),
+					Ctid:       uint64(rawclone.Addr(ctid)),
+					StackStart: kit.Stack(t),
+				}, child)
+				s.Wait(call, 0)
+				parentP, parentC := s.Sys(rawclone.TrapLoad, ptid), s.Sys(rawclone.TrapLoad, ctid)
+				s.Run()
+				s.OK(call)
+				id := map[bool]uintptr{true: call.Ret}
+				kit.CheckRet(t, "*ptid in the parent", parentP.Ret, id[tc.parentP])
+				kit.CheckRet(t, "*ctid in the parent", parentC.Ret, id[tc.parentC])
+				kit.CheckRet(t, "*ptid in the child", childP.Ret, id[tc.childP])
+				kit.CheckRet(t, "*ctid in the child", childC.Ret, id[tc.childC])
+			})
 		}
 	})
 }
 
-// TestBadTID protects that a bad ptid or ctid is no error: the child runs.
+// TestBadTID checks that a bad ptid or ctid is no error: the child runs.
 func TestBadTID(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		readOnly := kit.Memory(t, 1)
-		if err := unix.Mprotect(readOnly, unix.PROT_READ); err != nil {
-			t.Fatal(err)
-		}
-		for _, bad := range []uint64{0, 1, uint64(rawclone.AddrOf(readOnly)), 0x7ffffffff000, 0xffff800000000000, 1 << 63, 1<<64 - 1} {
-			for _, flags := range []uint64{
-				linux.CLONE_PARENT_SETTID,
-				linux.CLONE_CHILD_SETTID,
-				linux.CLONE_CHILD_CLEARTID | linux.CLONE_VM,
-				linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_SETTID | linux.CLONE_CHILD_CLEARTID,
-			} {
-				s := kit.NewScript(t)
-				call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{Ptid: bad, Ctid: bad, StackStart: kit.Stack(t)}, s.Exiting(5))
-				wait, status := s.Wait(call, 0)
-				s.Run()
-				if e := call.Errno(); e != 0 {
-					t.Errorf("flags %#x, ptid and ctid %#x: %s", flags, bad, kit.ErrnoName(e))
-				} else if wait.Ret != call.Ret || unix.WaitStatus(*status).ExitStatus() != 5 {
-					t.Errorf("flags %#x, ptid and ctid %#x: wait4 returned %d, status %#x; want %d, exit status 5", flags, bad, int(wait.Ret), *status, call.Ret)
-				}
-			}
+		readOnly := uint64(rawclone.AddrOf(kit.Protected(t, 1, unix.PROT_READ)))
+		for name, bad := range map[string]uint64{
+			"NULL": 0, "first page": 1, "read-only": readOnly, "end of user memory": 0x7ffffffff000,
+			"kernel": 0xffff800000000000, "non-canonical": 1 << 63, "last byte": 1<<64 - 1,
+		} {
+			t.Run(name, func(t *testing.T) {
+				kit.OnEach(t, []uint64{
+					linux.CLONE_PARENT_SETTID,
+					linux.CLONE_CHILD_SETTID,
+					linux.CLONE_CHILD_CLEARTID | linux.CLONE_VM,
+					linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_SETTID | linux.CLONE_CHILD_CLEARTID,
+				}, func(t *testing.T, flags uint64) {
+					s := kit.NewScript(t)
+					call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{Ptid: bad, Ctid: bad, StackStart: kit.Stack(t)}, s.Exiting(5))
+					wait, status := s.Wait(call, 0)
+					s.Run()
+					s.OK(call)
+					kit.CheckWait(t, "the child", call, wait, status, "exit status 5")
+				})
+			})
 		}
 	})
 }
 
-// TestStack protects that stack_start is the stack pointer itself, 0 the
-// caller's, and that stack_size means nothing: no sum of the two overflows. A pointer
-// to where no stack is is the child's trouble, if it uses it.
+// TestStack checks that stack_start is the stack pointer itself, 0 the caller's, and that
+// stack_size means nothing: no sum of the two overflows. A pointer to where no stack is
+// is the child's trouble, if the child uses it.
 func TestStack(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, flags := range []uint64{0, linux.CLONE_VM} {
@@ -332,79 +295,81 @@ func TestStack(t *testing.T) {
 				}
 				for _, start := range starts {
 					start := a.Truncate(start)
+					name := map[uint64]string{top: "top"}[start]
+					if name == "" {
+						name = fmt.Sprintf("%#x", start)
+					}
 					if start == 0 && flags&linux.CLONE_VM != 0 {
 						continue // two at once on one stack
 					}
-					if start == 1<<63 && kit.Platform() == "kvm" {
-						continue // the KVM platform cannot run a task with a stack pointer that is not canonical
+					if start == 1<<63 && !kit.HasOddStacks() {
+						continue
 					}
-					s := kit.NewScript(t)
-					callers := s.Sys(rawclone.TrapSP)
-					child := s.NewList()
-					sp := child.Sys(rawclone.TrapSP)
-					bad := start != 0 && start != top
-					if bad {
-						child.Sys(rawclone.TrapLoad, uintptr(start))
-					}
-					child.Exit(0)
-					call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{StackStart: start, StackSize: size}, child)
-					_, status := s.Wait(call, 0)
-					s.Run()
-					s.OK(call)
-					if ws := unix.WaitStatus(*status); bad && ws.Signal() != unix.SIGSEGV || !bad && ws != 0 {
-						t.Errorf("flags %#x, stack_start %#x: the child that used it ended with status %#x", flags, start, ws)
-					}
-					want := uintptr(start)
-					if start == 0 {
-						want = callers.Ret
-					}
-					// A host kernel that is a paravirtual guest itself kills a task with a stack
-					// pointer that is not canonical before its first instruction.
-					killed := start == 1<<63 && sp.Ret == 0 && !kit.Native()
-					if sp.Ret != want && !killed {
-						t.Errorf("flags %#x, stack_start %#x, stack_size %#x: stack pointer %#x, want %#x", flags, start, size, sp.Ret, want)
-					}
+					t.Run(fmt.Sprintf("%s/start=%s,size=%#x", kit.FlagNames(flags), name, size), func(t *testing.T) {
+						s := kit.NewScript(t)
+						callers := s.Sys(rawclone.TrapSP)
+						child := s.NewList()
+						sp := child.Sys(rawclone.TrapSP)
+						wantSP, wantStatus := &rawclone.Op{Ret: uintptr(start)}, "exit status 0"
+						switch start {
+						case 0:
+							wantSP = callers
+						case top:
+						default:
+							wantStatus = "SIGSEGV"
+							child.Sys(rawclone.TrapLoad, uintptr(start))
+						}
+						child.Exit(0)
+						call := a.Clone4(s.List, flags|kit.SIGCHLD, linux.Clone4Args{StackStart: start, StackSize: size}, child)
+						_, status := s.Wait(call, 0)
+						s.Run()
+						s.OK(call)
+						kit.CheckStatus(t, "the child that used it", *status, wantStatus)
+						kit.CheckRet(t, "stack pointer", sp.Ret, wantSP.Ret)
+					})
 				}
 			}
 		}
 	})
 }
 
-// TestTLS protects what CLONE_SETTLS sets, and that tls is not looked at without.
+// TestTLS checks what CLONE_SETTLS sets, and that tls is not looked at without.
 func TestTLS(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		mem := uint64(rawclone.AddrOf(kit.Memory(t, 1)))
-		for _, flag := range []uint64{0, linux.CLONE_SETTLS} {
+		kit.OnEach(t, []uint64{0, linux.CLONE_SETTLS}, func(t *testing.T, flag uint64) {
 			for _, tls := range append([]uint64{0, mem, 12345}, kit.OddTLS()...) {
 				tls := a.Truncate(tls)
-				s := kit.NewScript(t)
-				callers := kit.ThreadPointer(s.List)
-				child := s.NewList()
-				childs := kit.ThreadPointer(child)
-				child.Exit(0)
-				call := a.Clone4(s.List, flag|kit.SIGCHLD, linux.Clone4Args{TLS: tls}, child)
-				s.Wait(call, 0)
-				s.Run()
-				if flag != 0 && !kit.ValidTLS(tls) {
-					if e := call.Errno(); e != unix.EPERM {
-						t.Errorf("tls %#x: %s, want EPERM", tls, kit.ErrnoName(e))
+				name := fmt.Sprintf("%#x", tls)
+				if tls == mem {
+					name = "memory"
+				}
+				t.Run(name, func(t *testing.T) {
+					s := kit.NewScript(t)
+					callers := kit.ThreadPointer(s.List)
+					child := s.NewList()
+					childs := kit.ThreadPointer(child)
+					child.Exit(0)
+					call := a.Clone4(s.List, flag|kit.SIGCHLD, linux.Clone4Args{TLS: tls}, child)
+					s.Wait(call, 0)
+					s.Run()
+					if flag != 0 && !kit.ValidTLS(tls) {
+						kit.CheckErrno(t, "clone4", call, unix.EPERM)
+						return
 					}
-					continue
-				}
-				s.OK(call)
-				want := callers()
-				if flag != 0 {
-					want = uintptr(tls)
-				}
-				if got := childs(); got != want {
-					t.Errorf("flags %#x, tls %#x: thread pointer %#x, want %#x", flag, tls, got, want)
-				}
+					s.OK(call)
+					want := callers()
+					if flag != 0 {
+						want = uintptr(tls)
+					}
+					kit.CheckRet(t, "thread pointer", childs(), want)
+				})
 			}
-		}
+		})
 	})
 }
 
-// TestNamespaces protects that each flag for a namespace gives the child a new
+// TestNamespaces checks that each flag for a namespace gives the child a new
 // one of that kind, and of no other.
 func TestNamespaces(t *testing.T) {
 	kinds := []struct {
@@ -420,44 +385,46 @@ func TestNamespaces(t *testing.T) {
 	}
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, made := range kinds {
-			s := kit.NewScript(t)
-			child := s.NewList()
-			var parents, childs [6][]byte
-			for i, kind := range kinds {
-				name := s.Path("/proc/self/ns/" + kind.name)
-				parents[i], childs[i] = s.Buffer(64), s.Buffer(64)
-				s.Sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, rawclone.AddrOf(parents[i]), 64)
-				child.Sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, rawclone.AddrOf(childs[i]), 64)
-			}
-			pid, ppid, uid := child.Sys(unix.SYS_GETPID), child.Sys(unix.SYS_GETPPID), child.Sys(unix.SYS_GETUID)
-			child.Exit(0)
-			call := a.Clone4(s.List, made.flag|kit.SIGCHLD, linux.Clone4Args{}, child)
-			wait, _ := s.Wait(call, 0)
-			s.Run()
-			s.OK(call, wait)
-			for i, kind := range kinds {
-				if parents[i][0] == 0 || childs[i][0] == 0 {
-					t.Fatalf("%s: no link /proc/self/ns/%s", made.name, kind.name)
+			t.Run(made.name, func(t *testing.T) {
+				s := kit.NewScript(t)
+				child := s.NewList()
+				var parents, childs [6][]byte
+				for i, kind := range kinds {
+					name := s.Path("/proc/self/ns/" + kind.name)
+					parents[i], childs[i] = s.Buffer(64), s.Buffer(64)
+					s.Sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, rawclone.AddrOf(parents[i]), 64)
+					child.Sys(unix.SYS_READLINKAT, unix.AT_FDCWD, name, rawclone.AddrOf(childs[i]), 64)
 				}
-				if got, want := !bytes.Equal(parents[i], childs[i]), kind == made; got != want {
-					t.Errorf("new %s namespace: %s namespace of the child differs: %v, want %v (%s, %s)", made.name, kind.name, got, want, unix.ByteSliceToString(parents[i]), unix.ByteSliceToString(childs[i]))
+				pid, ppid, uid := child.Sys(unix.SYS_GETPID), child.Sys(unix.SYS_GETPPID), child.Sys(unix.SYS_GETUID)
+				child.Exit(0)
+				call := a.Clone4(s.List, made.flag|kit.SIGCHLD, linux.Clone4Args{}, child)
+				wait, _ := s.Wait(call, 0)
+				s.Run()
+				s.OK(call, wait)
+				for i, kind := range kinds {
+					if parents[i][0] == 0 || childs[i][0] == 0 {
+						t.Fatalf("no link /proc/self/ns/%s", kind.name)
+					}
+					if got, want := !bytes.Equal(parents[i], childs[i]), kind == made; got != want {
+						t.Errorf("%s namespace of the child differs: %v, want %v (%s, %s)", kind.name, got, want, unix.ByteSliceToString(parents[i]), unix.ByteSliceToString(childs[i]))
+					}
 				}
-			}
-			if isInit := pid.Ret == 1 && ppid.Ret == 0; isInit != (made.name == "pid") {
-				t.Errorf("new %s namespace: PID %d, parent %d", made.name, pid.Ret, ppid.Ret)
-			}
-			if overflow := uid.Ret == 65534; overflow != (made.name == "user") {
-				t.Errorf("new %s namespace: user ID %d", made.name, uid.Ret)
-			}
+				if isInit := pid.Ret == 1 && ppid.Ret == 0; isInit != (made.name == "pid") {
+					t.Errorf("PID %d, parent %d", pid.Ret, ppid.Ret)
+				}
+				if overflow := uid.Ret == 65534; overflow != (made.name == "user") {
+					t.Errorf("user ID %d", uid.Ret)
+				}
+			})
 		}
 	})
 }
 
-// TestUTSNamespace protects that a new namespace is one, not only a new name: a
-// host name set in it stays in it.
+// TestUTSNamespace checks that a new namespace is one, not only a new name: a host name
+// set in the namespace stays there.
 func TestUTSNamespace(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
-		for _, flag := range []uint64{0, linux.CLONE_NEWUTS} {
+		kit.OnEach(t, []uint64{0, linux.CLONE_NEWUTS}, func(t *testing.T, flag uint64) {
 			s := kit.NewScript(t)
 			name := fmt.Sprintf("child-%d-%d", os.Getpid(), flag)
 			child := s.NewList()
@@ -471,8 +438,8 @@ func TestUTSNamespace(t *testing.T) {
 			s.OK(call, set)
 			seen := nodename(uname)
 			if got, want := seen == name, flag == 0; got != want {
-				t.Errorf("flags %#x: the parent's host name is %q after the child has set %q", flag, seen, name)
+				t.Errorf("the parent's host name is %q after the child has set %q", seen, name)
 			}
-		}
+		})
 	})
 }

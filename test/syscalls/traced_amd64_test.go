@@ -613,21 +613,21 @@ func TestTracedSteps(t *testing.T) {
 		always   bool   // the child is a tracee without an event too
 	}{
 		//                                 none CLONE FORK VFORK DONE all
-		{kit.SIGCHLD, false, "                 -    -     FORK -     -    FORK", false},
-		{kit.SIGCHLD | untraced, false, "      -    -     -    -     -    -", false},
-		{kit.SIGCHLD | ptraced, false, "       -    -     FORK -     -    FORK", true},
-		{0, false, "                       -    CLONE -    -     -    CLONE", false},
-		{untraced, false, "                -    -     -    -     -    -", false},
-		{ptraced, false, "                 -    CLONE -    -     -    CLONE", true},
-		{kit.ThreadFlags, own, "               -    CLONE -    -     -    CLONE", false},
-		{kit.ThreadFlags | untraced, own, "    -    -     -    -     -    -", false},
-		{kit.ThreadFlags | ptraced, own, "     -    CLONE -    -     -    CLONE", true},
-		{vfork, false, "                   -    -     -    VFORK DONE VFORK+DONE", false},
-		{vfork | untraced, false, "        -    -     -    -     DONE DONE", false},
-		{vfork | ptraced, false, "         -    -     -    VFORK DONE VFORK+DONE", true},
-		{vforkVM, own, "                   -    -     -    VFORK DONE VFORK+DONE", false},
-		{vforkVM | untraced, own, "        -    -     -    -     DONE DONE", false},
-		{vforkVM | ptraced, own, "         -    -     -    VFORK DONE VFORK+DONE", true},
+		{flags: kit.SIGCHLD, events: "                 -    -     FORK -     -    FORK"},
+		{flags: kit.SIGCHLD | untraced, events: "      -    -     -    -     -    -"},
+		{flags: kit.SIGCHLD | ptraced, events: "       -    -     FORK -     -    FORK", always: true},
+		{events: "                       -    CLONE -    -     -    CLONE"},
+		{flags: untraced, events: "                -    -     -    -     -    -"},
+		{flags: ptraced, events: "                 -    CLONE -    -     -    CLONE", always: true},
+		{flags: kit.ThreadFlags, ownStack: own, events: "               -    CLONE -    -     -    CLONE"},
+		{flags: kit.ThreadFlags | untraced, ownStack: own, events: "    -    -     -    -     -    -"},
+		{flags: kit.ThreadFlags | ptraced, ownStack: own, events: "     -    CLONE -    -     -    CLONE", always: true},
+		{flags: vfork, events: "                   -    -     -    VFORK DONE VFORK+DONE"},
+		{flags: vfork | untraced, events: "        -    -     -    -     DONE DONE"},
+		{flags: vfork | ptraced, events: "         -    -     -    VFORK DONE VFORK+DONE", always: true},
+		{flags: vforkVM, ownStack: own, events: "                   -    -     -    VFORK DONE VFORK+DONE"},
+		{flags: vforkVM | untraced, ownStack: own, events: "        -    -     -    -     DONE DONE"},
+		{flags: vforkVM | ptraced, ownStack: own, events: "         -    -     -    VFORK DONE VFORK+DONE", always: true},
 	}
 	run := func(t *testing.T, way string, c *tracedCall, all bool) {
 		tr := newTracing(t, way, c)
@@ -730,61 +730,61 @@ func TestTracedResumed(t *testing.T) {
 		want   outcome
 	}{
 		// Events only.
-		{kit.SIGCHLD, cont, nil, cont, "FORK =6", "first =5", whole},
-		{0, cont, nil, cont, "CLONE =6", "first =5", whole},
-		{vfork, cont, nil, cont, "VFORK DONE =6", "first =5", whole},
-		{vfork | untraced, cont, nil, cont, "DONE =6", "", whole},
+		{flags: kit.SIGCHLD, first: cont, child: cont, stops: "FORK =6", childs: "first =5", want: whole},
+		{first: cont, child: cont, stops: "CLONE =6", childs: "first =5", want: whole},
+		{flags: vfork, first: cont, child: cont, stops: "VFORK DONE =6", childs: "first =5", want: whole},
+		{flags: vfork | untraced, first: cont, child: cont, stops: "DONE =6", want: whole},
 
 		// An event in the middle of a call is followed by the exit.
-		{kit.SIGCHLD, cont, map[string]int{"FORK": step}, cont, "FORK call< join> join< exit> =6", "first =5", whole},
-		{vfork, cont, map[string]int{"VFORK": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", whole},
-		{vfork, cont, map[string]int{"DONE": step}, cont, "VFORK DONE call< join> join< exit> =6", "first =5", whole},
-		{kit.SIGCHLD, cont, map[string]int{"FORK": step, "call<": cont}, step, "FORK call< =6", "first exit> =5", whole},
-		{kit.SIGCHLD, step, map[string]int{"call>": cont}, cont, "call> FORK =6", "first =5", whole},
-		{kit.SIGCHLD, step, map[string]int{"FORK": cont}, cont, "call> FORK =6", "first =5", whole},
-		{vfork, step, map[string]int{"VFORK": cont}, cont, "call> VFORK DONE =6", "first =5", whole},
-		{vfork, step, map[string]int{"VFORK": cont, "DONE": step}, cont, "call> VFORK DONE call< join> join< exit> =6", "first =5", whole},
+		{flags: kit.SIGCHLD, first: cont, then: map[string]int{"FORK": step}, child: cont, stops: "FORK call< join> join< exit> =6", childs: "first =5", want: whole},
+		{flags: vfork, first: cont, then: map[string]int{"VFORK": step}, child: cont, stops: "VFORK DONE call< join> join< exit> =6", childs: "first =5", want: whole},
+		{flags: vfork, first: cont, then: map[string]int{"DONE": step}, child: cont, stops: "VFORK DONE call< join> join< exit> =6", childs: "first =5", want: whole},
+		{flags: kit.SIGCHLD, first: cont, then: map[string]int{"FORK": step, "call<": cont}, child: step, stops: "FORK call< =6", childs: "first exit> =5", want: whole},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": cont}, child: cont, stops: "call> FORK =6", childs: "first =5", want: whole},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"FORK": cont}, child: cont, stops: "call> FORK =6", childs: "first =5", want: whole},
+		{flags: vfork, first: step, then: map[string]int{"VFORK": cont}, child: cont, stops: "call> VFORK DONE =6", childs: "first =5", want: whole},
+		{flags: vfork, first: step, then: map[string]int{"VFORK": cont, "DONE": step}, child: cont, stops: "call> VFORK DONE call< join> join< exit> =6", childs: "first =5", want: whole},
 
 		// A single step is one over the whole rest of the call.
-		{kit.SIGCHLD, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> FORK TRAP =6", "first =5", whole},
-		{vfork, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> VFORK DONE TRAP =6", "first =5", whole},
-		{kit.SIGCHLD | untraced, step, map[string]int{"call>": single, "TRAP": cont}, cont, "call> TRAP =6", "", whole},
-		{kit.SIGCHLD, cont, map[string]int{"FORK": single, "TRAP": cont}, cont, "FORK TRAP =6", "first =5", whole},
-		{vfork, cont, map[string]int{"DONE": single, "TRAP": cont}, cont, "VFORK DONE TRAP =6", "first =5", whole},
-		{kit.SIGCHLD, step, map[string]int{"call<": single, "TRAP": cont}, cont, "call> FORK call< TRAP =6", "first =5", whole},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": single, "TRAP": cont}, child: cont, stops: "call> FORK TRAP =6", childs: "first =5", want: whole},
+		{flags: vfork, first: step, then: map[string]int{"call>": single, "TRAP": cont}, child: cont, stops: "call> VFORK DONE TRAP =6", childs: "first =5", want: whole},
+		{flags: kit.SIGCHLD | untraced, first: step, then: map[string]int{"call>": single, "TRAP": cont}, child: cont, stops: "call> TRAP =6", want: whole},
+		{flags: kit.SIGCHLD, first: cont, then: map[string]int{"FORK": single, "TRAP": cont}, child: cont, stops: "FORK TRAP =6", childs: "first =5", want: whole},
+		{flags: vfork, first: cont, then: map[string]int{"DONE": single, "TRAP": cont}, child: cont, stops: "VFORK DONE TRAP =6", childs: "first =5", want: whole},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call<": single, "TRAP": cont}, child: cont, stops: "call> FORK call< TRAP =6", childs: "first =5", want: whole},
 
 		// The tracer lets go of it, and of the child.
-		{kit.SIGCHLD, step, map[string]int{"call>": detach}, detach, "call> =6", "", whole},
-		{vfork, step, map[string]int{"call>": detach}, detach, "call> =6", "", whole},
-		{kit.SIGCHLD, step, map[string]int{"FORK": detach}, detach, "call> FORK =6", "first", whole},
-		{vfork, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", whole},
-		{vforkVM, step, map[string]int{"VFORK": detach}, detach, "call> VFORK =6", "first", whole},
-		{vfork, step, map[string]int{"DONE": detach}, cont, "call> VFORK DONE =6", "first =5", whole},
-		{vfork | untraced, step, map[string]int{"DONE": detach}, cont, "call> DONE =6", "", whole},
-		{kit.SIGCHLD, step, map[string]int{"call<": detach}, cont, "call> FORK call< =6", "first =5", whole},
-		{kit.SIGCHLD, cont, map[string]int{"FORK": detach}, detach, "FORK =6", "first", whole},
-		{vfork, cont, map[string]int{"VFORK": detach}, detach, "VFORK =6", "first", whole},
-		{vfork, cont, map[string]int{"VFORK": detach}, cont, "VFORK =6", "first =5", whole},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": detach}, child: detach, stops: "call> =6", want: whole},
+		{flags: vfork, first: step, then: map[string]int{"call>": detach}, child: detach, stops: "call> =6", want: whole},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"FORK": detach}, child: detach, stops: "call> FORK =6", childs: "first", want: whole},
+		{flags: vfork, first: step, then: map[string]int{"VFORK": detach}, child: detach, stops: "call> VFORK =6", childs: "first", want: whole},
+		{flags: vforkVM, first: step, then: map[string]int{"VFORK": detach}, child: detach, stops: "call> VFORK =6", childs: "first", want: whole},
+		{flags: vfork, first: step, then: map[string]int{"DONE": detach}, child: cont, stops: "call> VFORK DONE =6", childs: "first =5", want: whole},
+		{flags: vfork | untraced, first: step, then: map[string]int{"DONE": detach}, child: cont, stops: "call> DONE =6", want: whole},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call<": detach}, child: cont, stops: "call> FORK call< =6", childs: "first =5", want: whole},
+		{flags: kit.SIGCHLD, first: cont, then: map[string]int{"FORK": detach}, child: detach, stops: "FORK =6", childs: "first", want: whole},
+		{flags: vfork, first: cont, then: map[string]int{"VFORK": detach}, child: detach, stops: "VFORK =6", childs: "first", want: whole},
+		{flags: vfork, first: cont, then: map[string]int{"VFORK": detach}, child: cont, stops: "VFORK =6", childs: "first =5", want: whole},
 
 		// Somebody kills it.
-		{kit.SIGCHLD, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", none},
-		{vfork, step, map[string]int{"call>": kill}, cont, "call> SIGKILL", "", none},
-		{kit.SIGCHLD, step, map[string]int{"FORK": kill}, cont, "call> FORK SIGKILL", "first =5", half},
-		{vfork, step, map[string]int{"VFORK": kill}, cont, "call> VFORK SIGKILL", "first =5", half},
-		{vfork, cont, map[string]int{"VFORK": kill}, cont, "VFORK SIGKILL", "first =5", half},
-		{vfork, step, map[string]int{"DONE": kill}, cont, "call> VFORK DONE SIGKILL", "first =5", half},
-		{vfork | untraced, step, map[string]int{"DONE": kill}, cont, "call> DONE SIGKILL", "", half},
-		{kit.SIGCHLD, step, map[string]int{"call<": kill}, cont, "call> FORK call< SIGKILL", "first =5", half},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": kill}, child: cont, stops: "call> SIGKILL", want: none},
+		{flags: vfork, first: step, then: map[string]int{"call>": kill}, child: cont, stops: "call> SIGKILL", want: none},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"FORK": kill}, child: cont, stops: "call> FORK SIGKILL", childs: "first =5", want: half},
+		{flags: vfork, first: step, then: map[string]int{"VFORK": kill}, child: cont, stops: "call> VFORK SIGKILL", childs: "first =5", want: half},
+		{flags: vfork, first: cont, then: map[string]int{"VFORK": kill}, child: cont, stops: "VFORK SIGKILL", childs: "first =5", want: half},
+		{flags: vfork, first: step, then: map[string]int{"DONE": kill}, child: cont, stops: "call> VFORK DONE SIGKILL", childs: "first =5", want: half},
+		{flags: vfork | untraced, first: step, then: map[string]int{"DONE": kill}, child: cont, stops: "call> DONE SIGKILL", want: half},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call<": kill}, child: cont, stops: "call> FORK call< SIGKILL", childs: "first =5", want: half},
 
 		// The tracer makes the calls itself.
-		{kit.SIGCHLD, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", enosys},
-		{vfork, emu, map[string]int{"call>": step}, cont, "call> call< join> join< exit> =6", "", enosys},
-		{kit.SIGCHLD, emu, map[string]int{"call>": cont}, cont, "call> =6", "", enosys},
-		{kit.SIGCHLD, emu, map[string]int{"join>": step}, cont, "call> join> join< exit> =6", "", enosys},
-		{vfork, emu, map[string]int{"join>": cont}, cont, "call> join> =6", "", enosys},
-		{kit.SIGCHLD, step, map[string]int{"call>": emu, "join>": cont}, cont, "call> FORK join> =6", "first =5", half},
-		{vfork, step, map[string]int{"VFORK": emu, "join>": cont}, cont, "call> VFORK DONE join> =6", "first =5", half},
-		{vfork, cont, map[string]int{"DONE": emu, "join>": step}, cont, "VFORK DONE join> join< exit> =6", "first =5", half},
+		{flags: kit.SIGCHLD, first: emu, then: map[string]int{"call>": step}, child: cont, stops: "call> call< join> join< exit> =6", want: enosys},
+		{flags: vfork, first: emu, then: map[string]int{"call>": step}, child: cont, stops: "call> call< join> join< exit> =6", want: enosys},
+		{flags: kit.SIGCHLD, first: emu, then: map[string]int{"call>": cont}, child: cont, stops: "call> =6", want: enosys},
+		{flags: kit.SIGCHLD, first: emu, then: map[string]int{"join>": step}, child: cont, stops: "call> join> join< exit> =6", want: enosys},
+		{flags: vfork, first: emu, then: map[string]int{"join>": cont}, child: cont, stops: "call> join> =6", want: enosys},
+		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": emu, "join>": cont}, child: cont, stops: "call> FORK join> =6", childs: "first =5", want: half},
+		{flags: vfork, first: step, then: map[string]int{"VFORK": emu, "join>": cont}, child: cont, stops: "call> VFORK DONE join> =6", childs: "first =5", want: half},
+		{flags: vfork, first: cont, then: map[string]int{"DONE": emu, "join>": step}, child: cont, stops: "VFORK DONE join> join< exit> =6", childs: "first =5", want: half},
 	}
 	for _, way := range ways(traceme, seize) {
 		for _, c := range tracedCalls() {
@@ -867,22 +867,22 @@ func TestTracedChanged(t *testing.T) {
 	}
 	getpid := func(tr *tracing) { tr.op.Trap = tr.call.getpid() }
 	all := []test{
-		{"getpid to the call", kit.SIGCHLD, getpid, "getpid>", toCall, "getpid>" + forks, 0},
-		{"getpid to the call, vfork", vfork, getpid, "getpid>", toCall, "getpid>" + vforks, 0},
-		{"the call to -1", kit.SIGCHLD, nil, "call>", none, "call>" + fails, unix.ENOSYS},
-		{"the call to -1, vfork", vfork, nil, "call>", none, "call>" + fails, unix.ENOSYS},
-		{"fork to vfork", kit.SIGCHLD, nil, "call>", flags(vfork), "call>" + vforks, 0},
-		{"vfork to fork", vfork, nil, "call>", flags(kit.SIGCHLD), "call>" + forks, 0},
-		{"fork to clone", kit.SIGCHLD, nil, "call>", flags(0), "call> CLONE call< join> join< exit> =6", 0},
-		{"fork to UNTRACED", kit.SIGCHLD, nil, "call>", flags(kit.SIGCHLD | untraced), "call>" + fails, 0},
-		{"fork to vfork at the event", kit.SIGCHLD, nil, "FORK", flags(vfork), "call>" + forks, 0},
-		{"vfork to fork at the event", vfork, nil, "VFORK", flags(kit.SIGCHLD), "call>" + vforks, 0},
-		{"the call to getpid at the event", kit.SIGCHLD, nil, "FORK", func(tr *tracing) { number(tr, tr.call.getpid()) }, "call>" + forks, 0},
-		{"the call to getpid at the event, vfork", vfork, nil, "VFORK", func(tr *tracing) { number(tr, tr.call.getpid()) }, "call>" + vforks, 0},
-		{"the call to -1 at the end of vfork", vfork, nil, "DONE", none, "call>" + vforks, 0},
-		{"the result", kit.SIGCHLD, nil, "call<", func(tr *tracing) {
+		{name: "getpid to the call", flags: kit.SIGCHLD, op: getpid, at: "getpid>", change: toCall, stops: "getpid>" + forks},
+		{name: "getpid to the call, vfork", flags: vfork, op: getpid, at: "getpid>", change: toCall, stops: "getpid>" + vforks},
+		{name: "the call to -1", flags: kit.SIGCHLD, at: "call>", change: none, stops: "call>" + fails, want: unix.ENOSYS},
+		{name: "the call to -1, vfork", flags: vfork, at: "call>", change: none, stops: "call>" + fails, want: unix.ENOSYS},
+		{name: "fork to vfork", flags: kit.SIGCHLD, at: "call>", change: flags(vfork), stops: "call>" + vforks},
+		{name: "vfork to fork", flags: vfork, at: "call>", change: flags(kit.SIGCHLD), stops: "call>" + forks},
+		{name: "fork to clone", flags: kit.SIGCHLD, at: "call>", change: flags(0), stops: "call> CLONE call< join> join< exit> =6"},
+		{name: "fork to UNTRACED", flags: kit.SIGCHLD, at: "call>", change: flags(kit.SIGCHLD | untraced), stops: "call>" + fails},
+		{name: "fork to vfork at the event", flags: kit.SIGCHLD, at: "FORK", change: flags(vfork), stops: "call>" + forks},
+		{name: "vfork to fork at the event", flags: vfork, at: "VFORK", change: flags(kit.SIGCHLD), stops: "call>" + vforks},
+		{name: "the call to getpid at the event", flags: kit.SIGCHLD, at: "FORK", change: func(tr *tracing) { number(tr, tr.call.getpid()) }, stops: "call>" + forks},
+		{name: "the call to getpid at the event, vfork", flags: vfork, at: "VFORK", change: func(tr *tracing) { number(tr, tr.call.getpid()) }, stops: "call>" + vforks},
+		{name: "the call to -1 at the end of vfork", flags: vfork, at: "DONE", change: none, stops: "call>" + vforks},
+		{name: "the result", flags: kit.SIGCHLD, at: "call<", change: func(tr *tracing) {
 			tr.poke(tr.tracee.pid, userRAX, ^uintptr(unix.EPERM)+1)
-		}, "call>" + forks, unix.EPERM},
+		}, stops: "call>" + forks, want: unix.EPERM},
 	}
 	// Numbers that mean nothing. Some are special in the sandbox.
 	unknown := []uintptr{1000, 1990, 1999, slot, slot + 1, 0xffffffff, 1 << 31}
@@ -891,12 +891,12 @@ func TestTracedChanged(t *testing.T) {
 
 	var good uintptr
 	clone4s := []test{
-		{"fork to a bad flag", kit.SIGCHLD, nil, "call>", flags(0x1000), "call>" + fails, unix.EINVAL},
-		{"a bad flag to fork", 0x1000, nil, "call>", flags(kit.SIGCHLD), "call>" + forks, 0},
-		{"upper half of flags", kit.SIGCHLD, nil, "call>", flags(1<<32 | kit.SIGCHLD), "call>" + forks, 0},
-		{"bad pointer", kit.SIGCHLD, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, 8) }, "call>" + fails, unix.EFAULT},
-		{"bad size", kit.SIGCHLD, nil, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, userRDX, 48) }, "call>" + fails, unix.EINVAL},
-		{"good pointer", vfork, func(tr *tracing) { good, tr.op.Args[3] = tr.op.Args[3], 8 }, "call>", func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, good) }, "call>" + vforks, 0},
+		{name: "fork to a bad flag", flags: kit.SIGCHLD, at: "call>", change: flags(0x1000), stops: "call>" + fails, want: unix.EINVAL},
+		{name: "a bad flag to fork", flags: 0x1000, at: "call>", change: flags(kit.SIGCHLD), stops: "call>" + forks},
+		{name: "upper half of flags", flags: kit.SIGCHLD, at: "call>", change: flags(1<<32 | kit.SIGCHLD), stops: "call>" + forks},
+		{name: "bad pointer", flags: kit.SIGCHLD, at: "call>", change: func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, 8) }, stops: "call>" + fails, want: unix.EFAULT},
+		{name: "bad size", flags: kit.SIGCHLD, at: "call>", change: func(tr *tracing) { tr.poke(tr.tracee.pid, userRDX, 48) }, stops: "call>" + fails, want: unix.EINVAL},
+		{name: "good pointer", flags: vfork, op: func(tr *tracing) { good, tr.op.Args[3] = tr.op.Args[3], 8 }, at: "call>", change: func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, good) }, stops: "call>" + vforks},
 	}
 	// What is in the struct counts when the call is made as well. TLS is checked.
 	const tls, badTLS = 32, 1 << 63
@@ -904,9 +904,9 @@ func TestTracedChanged(t *testing.T) {
 		return func(tr *tracing) { tr.ptrace(unix.PTRACE_POKEDATA, tr.tracee.pid, tr.op.Args[3]+tls, v) }
 	}
 	structs := []test{
-		{"struct to bad TLS", kit.SIGCHLD | linux.CLONE_SETTLS, nil, "call>", tlsTo(badTLS), "call>" + fails, unix.EPERM},
-		{"struct to good TLS", vfork | linux.CLONE_SETTLS, func(tr *tracing) { *rawclone.WordOf(tr.args[tls:]) = badTLS }, "call>", tlsTo(0), "call>" + vforks, 0},
-		{"struct to bad TLS at the event", kit.SIGCHLD | linux.CLONE_SETTLS, nil, "FORK", tlsTo(badTLS), "call>" + forks, 0},
+		{name: "struct to bad TLS", flags: kit.SIGCHLD | linux.CLONE_SETTLS, at: "call>", change: tlsTo(badTLS), stops: "call>" + fails, want: unix.EPERM},
+		{name: "struct to good TLS", flags: vfork | linux.CLONE_SETTLS, op: func(tr *tracing) { *rawclone.WordOf(tr.args[tls:]) = badTLS }, at: "call>", change: tlsTo(0), stops: "call>" + vforks},
+		{name: "struct to bad TLS at the event", flags: kit.SIGCHLD | linux.CLONE_SETTLS, at: "FORK", change: tlsTo(badTLS), stops: "call>" + forks},
 	}
 	for _, c := range append(tracedCalls(), uncleanCalls()...) {
 		asTracer(t, c.name, func(t *testing.T) {
@@ -924,8 +924,8 @@ func TestTracedChanged(t *testing.T) {
 			for _, nr := range numbers {
 				change := func(tr *tracing) { number(tr, nr) }
 				tests = append(tests,
-					test{fmt.Sprintf("the call to %#x", nr), kit.SIGCHLD, nil, "call>", change, "call>" + fails, unix.ENOSYS},
-					test{fmt.Sprintf("getpid to %#x", nr), vfork, getpid, "getpid>", change, "getpid>" + fails, unix.ENOSYS})
+					test{name: fmt.Sprintf("the call to %#x", nr), flags: kit.SIGCHLD, at: "call>", change: change, stops: "call>" + fails, want: unix.ENOSYS},
+					test{name: fmt.Sprintf("getpid to %#x", nr), flags: vfork, op: getpid, at: "getpid>", change: change, stops: "getpid>" + fails, want: unix.ENOSYS})
 			}
 			tr := newTracing(t, traceme, c)
 			for _, tc := range tests {
@@ -978,12 +978,12 @@ func TestTracedTracerKilled(t *testing.T) {
 				flags uint64
 				stops []uintptr // up to that at which the tracer is killed
 			}{
-				{"entry", kit.SIGCHLD, []uintptr{syscallStop}},
-				{"event", kit.SIGCHLD, []uintptr{syscallStop, forkEvent}},
-				{"exit", kit.SIGCHLD, []uintptr{syscallStop, forkEvent, syscallStop}},
-				{"entry of vfork", vfork, []uintptr{syscallStop}},
-				{"event of vfork", vfork, []uintptr{syscallStop, vforkEvent}},
-				{"event of vfork, own stack", vforkVM, []uintptr{syscallStop, vforkEvent}},
+				{name: "entry", flags: kit.SIGCHLD, stops: []uintptr{syscallStop}},
+				{name: "event", flags: kit.SIGCHLD, stops: []uintptr{syscallStop, forkEvent}},
+				{name: "exit", flags: kit.SIGCHLD, stops: []uintptr{syscallStop, forkEvent, syscallStop}},
+				{name: "entry of vfork", flags: vfork, stops: []uintptr{syscallStop}},
+				{name: "event of vfork", flags: vfork, stops: []uintptr{syscallStop, vforkEvent}},
+				{name: "event of vfork, own stack", flags: vforkVM, stops: []uintptr{syscallStop, vforkEvent}},
 			} {
 				for _, exitKill := range []int{0, unix.PTRACE_O_EXITKILL} {
 					killTracer(t, c, fmt.Sprintf("%s, option %#x", tc.name, exitKill), tc.flags, exitKill, tc.stops)
