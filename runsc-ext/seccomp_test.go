@@ -26,6 +26,9 @@ func TestOCISeccomp(t *testing.T) {
 	dockerWith.Syscalls = append([]specs.LinuxSyscall{{Names: []string{"clone4"}, Action: specs.ActAllow}}, docker.Syscalls...)
 	refuse := func(name string) *specs.LinuxSeccomp { return profile(specs.ActAllow, name, specs.ActErrno) }
 
+	both := refuse("userfaultfd")
+	both.Syscalls = append(both.Syscalls, refuse("clone4").Syscalls...)
+
 	results := func(result ...string) string {
 		var s string
 		for i, abi := range sandbox.ABIs() {
@@ -43,7 +46,9 @@ func TestOCISeccomp(t *testing.T) {
 		// A task with any filter has no i386 clone4; see docs/abis.md.
 		{name: "allow all", profile: refuse("swapon"), want: results("ok", "ok", "ENOSYS")},
 		{name: "errno", profile: refuse("clone4"), want: results("EPERM", "ENOSYS", "ENOSYS")},
-		{name: "old name", profile: refuse("userfaultfd"), want: results("ok", "ok", "ENOSYS")},
+		{name: "old name", profile: refuse("userfaultfd"), want: results("EPERM", "ENOSYS", "ENOSYS")},
+		{name: "both names", profile: both, want: results("EPERM", "ENOSYS", "ENOSYS")},
+		{name: "old name allowed", profile: profile(specs.ActErrno, "userfaultfd", specs.ActAllow), want: results("ok", "EPERM", "EPERM")},
 		{name: "old name, off", profile: refuse("userfaultfd"), level: "off", want: results("EPERM", "ENOSYS", "ENOSYS")},
 		{name: "name, off", profile: refuse("clone4"), level: "off", want: results("ENOSYS", "ENOSYS", "ENOSYS")},
 

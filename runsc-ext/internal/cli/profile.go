@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Names of one system call number in OCI seccomp profiles. Released kernels have
+// userfaultfd at the number that clone4 has in the patch. The sentry finds the number by
+// either name; see syscalls.Options.
+const (
+	callName    = "clone4"
+	earlierName = "userfaultfd"
+)
+
+// checkProfile returns an error if a seccomp profile allows one name of clone4's number and
+// refuses the other. The filter that gVisor makes of a profile takes the first rule for a
+// number, so the order of rules would decide.
+func checkProfile(profile *specs.LinuxSeccomp) error {
+	if profile == nil {
+		return nil
+	}
+	type verdict struct{ allowed, refused bool }
+	verdicts := make(map[string]verdict)
+	for _, rule := range profile.Syscalls {
+		for _, name := range rule.Names {
+			v := verdicts[name]
+			if rule.Action == specs.ActAllow {
+				v.allowed = true
+			} else {
+				v.refused = true
+			}
+			verdicts[name] = v
+		}
+	}
+	call, earlier := verdicts[callName], verdicts[earlierName]
+	if call.allowed && earlier.refused || call.refused && earlier.allowed {
+		return fmt.Errorf("the seccomp profile (linux.seccomp in config.json) allows one of %s and %s and refuses the other, but both have the same system call number: name one of them, or give both the same action", callName, earlierName)
+	}
+	return nil
+}
