@@ -76,6 +76,39 @@ func TestTraceSession(t *testing.T) {
 	}
 }
 
+// TestTraceSessionRefusedCalls checks that a call that fails returns its error even if a
+// trace session is deleted in that instant. With CLONE_VFORK the sentry then has a stop
+// under way, beside which it ignores an error: the caller got 0, as the child does.
+func TestTraceSessionRefusedCalls(t *testing.T) {
+	needRoot(t)
+	sessions := 30
+	if testing.Short() {
+		sessions = 5
+	}
+	for _, platform := range sandbox.Platforms {
+		t.Run(platform, func(t *testing.T) {
+			bin := install(t)
+			sandbox.WriteFile(t, bin+sandbox.LevelSuffix, "fd")
+			c := sandbox.NewContainer(t, bin, platform, guest(t, "refused")...)
+			events := newEvents(t, c.ID)
+			s := c.Begin(t, "run")
+			s.ReadTo(t, sandbox.Pausing)
+			for range sessions {
+				for _, args := range [][]string{{"create", "-config=" + events.config}, {"delete", "-name=Default"}} {
+					if r := c.Runsc(t, slices.Concat([]string{"trace"}, args, []string{c.ID})...); r.Status != 0 {
+						t.Errorf("%v\nof a guest that made calls which fail", r)
+					}
+				}
+				if t.Failed() {
+					break
+				}
+			}
+			s.Say("")
+			s.Wait(t).Check(t, 0, "refused: ok\n")
+		})
+	}
+}
+
 // events is the other end of a trace session: what a user has to watch a sandbox.
 type events struct {
 	config string       // of the session

@@ -22,7 +22,7 @@ var (
 // CheckCloneFD returns an error if this gVisor does not suit CloneWithFD. The error
 // names the field that is missing, and the way out.
 func CheckCloneFD() error {
-	return errors.Join(errLeader, errExitParentAcked)
+	return errors.Join(errLeader, errExitParentAcked, errListenerField)
 }
 
 // offsetOf returns the offset of a field of type T, even if the field is in an embedded

@@ -3,6 +3,8 @@
 package kernel
 
 import (
+	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -19,8 +21,11 @@ const childEvents = waiter.ReadableEvents | waiter.EventHUp
 
 // child watches the exit of a child.
 //
-// Lock order: queue's mutex and mu are locked before the TaskSet mutex. Code that
-// runs with the TaskSet mutex locked takes neither.
+// Lock order:
+//
+//	mu and the mutex of listeners, while it notifies
+//	  TaskSet mutex
+//	    mutex of tasks
 //
 // +stateify savable
 type child struct {
@@ -35,8 +40,10 @@ type child struct {
 	exited atomicbitops.Bool
 	reaped atomicbitops.Bool
 
-	// queue is of those who wait for exited.
-	queue waiter.Queue
+	// tasks has the entries of tasks that wait for exited in a system call,
+	// listeners has all others: see NotifyEvent.
+	tasks     waiter.Queue
+	listeners waiter.Queue
 
 	// mu protects what follows.
 	mu sync.Mutex `state:"nosave"`
@@ -61,10 +68,12 @@ func (c *child) watch(pidfd *vfs.FileDescription) error {
 // NotifyEvent implements waiter.EventListener.NotifyEvent. It is called when the
 // child has exited, and again when it is gone.
 //
-// Listeners of a descriptor are notified by a goroutine of their own, without a lock:
-// an epoll instance with O_ASYNC notifies a fasync.FileAsync, which locks the TaskSet
-// mutex. exited is set before that, so that a descriptor is ready for those who look
-// at once. A checkpoint waits for the goroutine (TaskSet.aioGoroutines), so that no
+// Tasks that wait are notified at once, before the signal of the exit can interrupt
+// them. Their listener sends to a channel, without a lock.
+//
+// Other listeners are notified by a goroutine, without a lock: an epoll instance with
+// O_ASYNC notifies a fasync.FileAsync, which locks the TaskSet mutex. A checkpoint
+// waits for the goroutine (TaskSet.aioGoroutines in Kernel.Pause), so that no
 // notification is lost.
 //
 // Preconditions: the TaskSet mutex is locked for writing, as is the mutex of the
@@ -81,8 +90,45 @@ func (c *child) NotifyEvent(mask waiter.EventMask) {
 	if c.autoreap {
 		acknowledgeExitLocked(leader)
 	}
-	leader.QueueAIO(func(context.Context) { c.queue.Notify(childEvents) })
+	c.tasks.Notify(childEvents)
+	// Nobody holds the mutex of listeners and waits for the TaskSet mutex: they have
+	// not been notified yet. A listener that is registered from here on finds exited.
+	if !c.listeners.IsEmpty() {
+		leader.QueueAIO(func(context.Context) { c.listeners.Notify(childEvents) })
+	}
 }
+
+// notify notifies all who wait for exited.
+//
+// Preconditions: c.exited is set, and no gVisor lock is held.
+func (c *child) notify() {
+	c.tasks.Notify(childEvents)
+	c.listeners.Notify(childEvents)
+}
+
+// queue returns the queue for e.
+func (c *child) queue(e *waiter.Entry) *waiter.Queue {
+	if listenerType(e) == reflect.TypeFor[waiter.ChannelNotifier]() {
+		return &c.tasks
+	}
+	return &c.listeners
+}
+
+// listenerType returns the type of the listener of e, which gVisor does not export.
+func listenerType(e *waiter.Entry) reflect.Type {
+	return reflect.ValueOf(e).Elem().FieldByIndex(listenerField).Elem().Type()
+}
+
+// listenerField is where the listener is. It is nil in a gVisor without the field: see
+// CheckCloneFD.
+var listenerField, errListenerField = func() ([]int, error) {
+	typ, want := reflect.TypeFor[waiter.Entry](), reflect.TypeFor[waiter.EventListener]()
+	f, ok := typ.FieldByName("eventListener")
+	if !ok || f.Type != want {
+		return nil, fmt.Errorf("CLONE_FD needs the field eventListener of type %v in %v, and this gVisor has none: build with a gVisor version that does, or do without the level", want, typ)
+	}
+	return f.Index, nil
+}()
 
 // TaskDestroyAction implements kernel.TaskDestroyAction. It lets go of the child:
 // a descriptor must not keep all that a task was. gVisor calls it without a lock.
@@ -109,7 +155,7 @@ func (c *child) discard() {
 	c.mu.Unlock()
 	c.reaped.Store(true)
 	c.exited.Store(true)
-	c.queue.Notify(childEvents)
+	c.notify()
 }
 
 // threadGroup returns the child, or nil if it is gone.

@@ -160,7 +160,7 @@ func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling b
 	}
 	if ready != 0 && !c.exited.Swap(true) {
 		// The child exited before c watched it.
-		c.queue.Notify(childEvents)
+		c.notify()
 		if c.autoreap {
 			t.Wait(&kernel.WaitOptions{
 				SpecificThreadGroup: c.tg,

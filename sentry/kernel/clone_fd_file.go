@@ -191,13 +191,13 @@ func (f *cloneFDFileDescription) Readiness(mask waiter.EventMask) waiter.EventMa
 
 // EventRegister implements waiter.Waitable.EventRegister.
 func (f *cloneFDFileDescription) EventRegister(e *waiter.Entry) error {
-	f.child.queue.EventRegister(e)
+	f.child.queue(e).EventRegister(e)
 	return nil
 }
 
 // EventUnregister implements waiter.Waitable.EventUnregister.
 func (f *cloneFDFileDescription) EventUnregister(e *waiter.Entry) {
-	f.child.queue.EventUnregister(e)
+	f.child.queue(e).EventUnregister(e)
 }
 
 // Epollable implements vfs.FileDescriptionImpl.Epollable.

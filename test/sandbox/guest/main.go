@@ -5,6 +5,7 @@
 //
 //	ABI[,OPTION...]  creates a child by clone4 through an ABI: amd64, x32, i386, arm64
 //	fd               creates children with CLONE_FD, pauses, and waits until they exit
+//	refused          makes calls with CLONE_FD that fail, until there is a byte to read
 //	pause            pauses
 //	exit=STATUS      exits
 //
@@ -63,6 +64,8 @@ func main() {
 			pause()
 		case "fd":
 			fmt.Println(step+":", withDescriptors())
+		case "refused":
+			fmt.Println(step+":", refused())
 		default:
 			fmt.Println(step+":", createChild(step))
 		}
@@ -181,6 +184,13 @@ func wait(pid int) (unix.WaitStatus, error) {
 // find one in, pauses, and checks that they end as if nothing had been. It returns
 // "ok", or what was wrong.
 func withDescriptors() string {
+	// A container without CAP_SYS_ADMIN needs no_new_privs for CLONEFD_KILL_ON_CLOSE.
+	// It is of this thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return "PR_SET_NO_NEW_PRIVS: " + err.Error()
+	}
 	// The children that live read from here.
 	var gate [2]int
 	if err := unix.Pipe2(gate[:], 0); err != nil {
@@ -300,6 +310,49 @@ func withDescriptors() string {
 		unix.Close(c.fd)
 	}
 	return "ok"
+}
+
+// refused makes calls that have to fail with EFAULT, for the address of the descriptor,
+// until there is a byte to read. It returns "ok", or what was wrong. A caller that gets 0
+// does what a child does: it exits with childStatus.
+func refused() string {
+	stop := make(chan struct{})
+	go func() {
+		fmt.Print(pausing)
+		io.ReadFull(os.Stdin, make([]byte, 1))
+		close(stop)
+	}()
+	p := rawclone.NewProgram()
+	args := p.Word() // The first of the struct's words, which follow each other.
+	for range linux.SizeOfClone4FDArgs/8 - 1 {
+		*p.Word() = 0
+	}
+	*rawclone.WordAt(args, 5) = 1
+	calls := map[string]*rawclone.Op{}
+	for name, flags := range map[string]uintptr{
+		"VFORK":          linux.CLONE_VFORK | uintptr(unix.SIGCHLD),
+		"VFORK|AUTOREAP": linux.CLONE_VFORK | linux.CLONE_AUTOREAP,
+	} {
+		call := rawclone.Sys(linux.SYS_CLONE4, 0, flags|linux.CLONE_FD|linux.CLONE_VM, linux.SizeOfClone4FDArgs, args)
+		call.Child = p.List(rawclone.Sys(unix.SYS_EXIT_GROUP, childStatus))
+		calls[name] = p.List(call)
+	}
+	for {
+		for name, call := range calls {
+			// EAGAIN if the child had exited before it had a descriptor.
+			if ret, errno := rawclone.Do(call); errno != unix.EFAULT && errno != unix.EAGAIN {
+				return fmt.Sprintf("%s: clone4 returned %d, %s, want EFAULT or EAGAIN", name, int(ret), unix.ErrnoName(errno))
+			}
+		}
+		if pid, err := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG, nil); err != unix.ECHILD {
+			return fmt.Sprintf("wait4 returned %d, %v, want ECHILD: a call that failed left a child", pid, err)
+		}
+		select {
+		case <-stop:
+			return "ok"
+		default:
+		}
+	}
 }
 
 // readInfo reads how a child has ended. It returns "ok", or what was wrong.
