@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main_test
 
 // The conversions here are sound because the kernel reads the program during the call,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main_test
 
 import (
@@ -6,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +34,11 @@ func TestFirstContact(t *testing.T) {
 		t.Skip("the users without rights are made by root")
 	}
 	bin := installFor(t, nobody)
-	self := guest(t)[0]
-	helper := filepath.Join(filepath.Dir(bin), "helper") // where nobody can come to
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper := filepath.Join(filepath.Dir(bin), "helper") // where nobody may go
 	if b, err := os.ReadFile(self); err != nil {
 		t.Fatal(err)
 	} else if err := os.WriteFile(helper, b, 0o755); err != nil {
@@ -66,23 +70,13 @@ func TestFirstContact(t *testing.T) {
 			if _, err := exec.LookPath(args[0]); err != nil {
 				t.Skip(err)
 			}
-			cmd := command(t, args[0], args[1:]...)
+			cmd := exec.Command(args[0], args[1:]...)
 			cmd.Dir = "/"
-			r := output(t, cmd)
-			if r.status != 128 || r.stdout != "" {
-				t.Errorf("got %v, want status 128", r)
-			}
-			for _, want := range tc.want {
-				if !strings.Contains(r.stderr, want) {
-					t.Errorf("standard error is %q, want %q in it", r.stderr, want)
-				}
-			}
+			sandbox.Output(t, cmd).CheckRefused(t, tc.want...)
 		})
 	}
 	// The same user, where nothing is in the way.
-	cmd := command(t, asNobody[0], append(asNobody[1:], bin, root, "--network=none", "--rootless", "--platform="+sandbox.Platforms[0], "do", "/bin/true")...)
+	cmd := exec.Command(asNobody[0], append(asNobody[1:], bin, root, "--network=none", "--rootless", "--platform="+sandbox.Platforms[0], "do", "/bin/true")...)
 	cmd.Dir = "/"
-	if r := output(t, cmd); r.status != 0 {
-		t.Errorf("got %v, want status 0", r)
-	}
+	sandbox.Output(t, cmd).Check(t, 0, "")
 }

@@ -1,118 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main_test
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
+	"slices"
 	"testing"
-	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"runsc-ext/test/sandbox"
 )
 
-// What an engine does with a container must work while a child of clone4 is alive and
-// its parent waits in the call, by each ABI: the task is in a stop that is the
-// extension's doing.
+// TestLifecycle checks that what an engine does with a container works while a child of
+// clone4 is alive and its parent waits in the call, through each ABI.
 func TestLifecycle(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc runs containers, but does not create them")
-	}
-	abis := []string{runtime.GOARCH}
-	if runtime.GOARCH == "amd64" {
-		abis = append(abis, "x32", "i386")
-	}
-	for _, abi := range abis {
+	needRoot(t)
+	for _, abi := range sandbox.ABIs() {
 		for _, platform := range sandbox.Platforms {
-			t.Run(abi+","+platform, func(t *testing.T) {
+			t.Run(abi+"/"+platform, func(t *testing.T) {
 				t.Parallel()
-				vfork := abi + ",vfork"
-				c := newCheckpointed(t, binary(t), platform, vfork, abi)
-				program := c.program(t)
-				s := c.begin(t, "run")
-				if line, err := s.stdout.ReadString('\n'); line != pausing {
-					t.Fatalf("the program printed %q, %v: %v", line, err, s.end(t))
-				}
+				vfork := abi + ",vfork,pause"
+				c := sandbox.NewContainer(t, binary(t), platform, guest(t, vfork, abi)...)
+				s := c.Begin(t, "run")
+				s.ReadTo(t, sandbox.Pausing)
 
-				ok := func(want string, args ...string) {
+				check := func(args ...string) {
 					t.Helper()
-					if r := run(t, c.bin, append(c.flags, args...)...); r.status != 0 || r.stdout != want {
-						t.Fatalf("got %v, want status 0 and %q", r, want)
-					}
+					c.Runsc(t, args...).Check(t, 0, "")
 				}
-				c.wantStatus(t, "running")
+				c.WaitStatus(t, "running")
 				var processes []int
-				if r := run(t, c.bin, append(c.flags, "ps", "-format=json", c.id)...); json.Unmarshal([]byte(r.stdout), &processes) != nil || len(processes) != 2 {
+				if r := c.Runsc(t, "ps", "-format=json", c.ID); json.Unmarshal([]byte(r.Stdout), &processes) != nil || len(processes) != 2 {
 					t.Errorf("got %v, want two processes", r)
 				}
-				ok(abi+": ok\n", "exec", c.id, program, abi)
-				ok("", "pause", c.id)
-				c.wantStatus(t, "paused")
-				ok("", "resume", c.id)
-				c.wantStatus(t, "running")
-				ok("", "checkpoint", "-leave-running", "-image-path="+c.image(), c.id)
-				c.wantStatus(t, "running")
+				c.Exec(t, guest(t, abi)...).Check(t, 0, abi+": ok\n")
+				check("pause", c.ID)
+				c.WaitStatus(t, "paused")
+				check("resume", c.ID)
+				c.WaitStatus(t, "running")
+				check("checkpoint", "-leave-running", "-image-path="+image(c), c.ID)
+				c.WaitStatus(t, "running")
 
-				s.stdin.Write([]byte("\n"))
-				want := vfork + ": ok\n" + abi + ": ok\n"
-				if r := s.end(t); r.status != 0 || r.stdout != want {
-					t.Fatalf("got %v, want status 0 and %q", r, want)
-				}
-				if r := c.restore(t); r.status != 0 || r.stdout != want {
-					t.Fatalf("restored: got %v, want status 0 and %q", r, want)
-				}
+				s.Say("")
+				want := sandbox.Results("ok", vfork, abi)
+				s.Wait(t).Check(t, 0, want)
+				restore(t, c).Check(t, 0, want)
 			})
 		}
 	}
 }
 
-// A container can be ended while a parent waits for its vfork child, and nothing of it
-// is left.
+// TestKillAndDelete checks that a container can be killed and deleted while a parent waits
+// in a call, and that nothing of it is left.
 func TestKillAndDelete(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc runs containers, but does not create them")
-	}
+	needRoot(t)
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {
 			t.Parallel()
-			c := newCheckpointed(t, binary(t), platform, runtime.GOARCH+",vfork")
-			c.edit(t, func(spec map[string]any) {
-				// Its child pauses until somebody writes to this.
-				process := spec["process"].(map[string]any)
-				process["args"] = append([]string{"/bin/sh", "-c", `sleep 1000 | exec "$@"`, "sh"}, c.program(t), runtime.GOARCH+",vfork")
-			})
-			c.create(t)
-			c.wantStatus(t, "created")
-			for _, args := range [][]string{{"start", c.id}, {"kill", "-all", c.id, "KILL"}} {
-				if r := run(t, c.bin, append(c.flags, args...)...); r.status != 0 {
-					t.Fatal(r)
-				}
-			}
-			c.wantStatus(t, "stopped")
-			if r := run(t, c.bin, append(c.flags, "delete", c.id)...); r.status != 0 {
-				t.Fatal(r)
-			}
-			if r := run(t, c.bin, append(c.flags, "list", "-quiet")...); r.stdout != "" {
-				t.Errorf("after delete, there is still %q", r.stdout)
-			}
-			if left, _ := filepath.Glob(filepath.Join(c.bundle, "state", c.id+"*")); left != nil {
-				t.Errorf("after delete, there are still %q", left)
-			}
+			// The child pauses until somebody writes to its standard input: not within the
+			// time of the test.
+			script := []string{"/bin/sh", "-c", `sleep 1000 | exec "$@"`, "sh"}
+			c := sandbox.NewContainer(t, binary(t), platform, slices.Concat(script, guest(t, vforkStep()))...)
+			c.Create(t)
+			c.WaitStatus(t, string(specs.StateCreated))
+			c.Start(t)
+			c.Kill(t, "KILL")
+			c.WaitStatus(t, string(specs.StateStopped))
+			c.Delete(t)
+			c.CheckGone(t)
 		})
 	}
-}
-
-// wantStatus checks the state of the container. It is reached with a delay.
-func (c *container) wantStatus(t *testing.T, want string) {
-	t.Helper()
-	var r result
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		r = run(t, c.bin, append(c.flags, "state", c.id)...)
-		var state struct{ Status string }
-		if json.Unmarshal([]byte(r.stdout), &state) == nil && state.Status == want {
-			return
-		}
-	}
-	t.Fatalf("got %s, want status %q", strings.TrimSpace(r.String()), want)
 }

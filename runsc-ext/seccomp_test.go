@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main_test
 
 import (
-	"fmt"
 	"runtime"
 	"testing"
 
@@ -11,16 +12,11 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// An OCI profile that names clone4 means clone4, by every ABI: what it refuses must
-// not come in by another number. One that does not name it decides by its default,
-// as for any other call.
+// TestOCISeccomp checks that a profile that names clone4 means clone4 through every ABI, and
+// that a profile that does not name it decides by its default action.
 func TestOCISeccomp(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skipf("the ABIs are those of amd64, this is %s", runtime.GOARCH)
-	}
-	program, err := sandbox.Build("runsc-ext/runsc-ext/testdata/checkpointed", runtime.GOARCH)
-	if err != nil {
-		t.Fatal(err)
 	}
 	docker, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}})
 	if err != nil {
@@ -28,84 +24,78 @@ func TestOCISeccomp(t *testing.T) {
 	}
 	dockerWith := *docker
 	dockerWith.Syscalls = append([]specs.LinuxSyscall{{Names: []string{"clone4"}, Action: specs.ActAllow}}, docker.Syscalls...)
+	refuse := func(name string) *specs.LinuxSeccomp { return profile(specs.ActAllow, name, specs.ActErrno) }
 
-	all := func(results ...string) string {
-		return fmt.Sprintf("amd64: %s\nx32: %s\ni386: %s\n", results[0], results[1], results[2])
+	results := func(amd64, x32, i386 string) string {
+		return sandbox.Results(amd64, "amd64") + sandbox.Results(x32, "x32") + sandbox.Results(i386, "i386")
 	}
 	for _, tc := range []struct {
 		name    string
-		flags   string
+		flag    string // after --oci-seccomp
 		profile *specs.LinuxSeccomp
-		level   string
+		level   string // annotation
 		want    string
 	}{
 		// A task with any filter has no i386 clone4; see docs/abis.md.
-		{"allow all", "", names("swapon", specs.ActAllow, specs.ActErrno), "", all("ok", "ok", "ENOSYS")},
-		{"errno", "", names("clone4", specs.ActAllow, specs.ActErrno), "", all("EPERM", "ENOSYS", "ENOSYS")},
-		{"old name", "", names("userfaultfd", specs.ActAllow, specs.ActErrno), "", all("ok", "ok", "ENOSYS")},
-		{"old name, off", "", names("userfaultfd", specs.ActAllow, specs.ActErrno), "off", all("EPERM", "ENOSYS", "ENOSYS")},
-		{"name, off", "", names("clone4", specs.ActAllow, specs.ActErrno), "off", all("ENOSYS", "ENOSYS", "ENOSYS")},
+		{name: "allow all", profile: refuse("swapon"), want: results("ok", "ok", "ENOSYS")},
+		{name: "errno", profile: refuse("clone4"), want: results("EPERM", "ENOSYS", "ENOSYS")},
+		{name: "old name", profile: refuse("userfaultfd"), want: results("ok", "ok", "ENOSYS")},
+		{name: "old name, off", profile: refuse("userfaultfd"), level: "off", want: results("EPERM", "ENOSYS", "ENOSYS")},
+		{name: "name, off", profile: refuse("clone4"), level: "off", want: results("ENOSYS", "ENOSYS", "ENOSYS")},
 
-		// A profile that allows a name does so for amd64 only: gVisor makes no
-		// filter for other ABIs.
-		{"Docker's", "", docker, "", all("EPERM", "EPERM", "EPERM")},
-		{"Docker's with clone4", "", &dockerWith, "", all("ok", "EPERM", "EPERM")},
+		// A profile that allows a name does so for amd64 only: gVisor makes no filter for
+		// other ABIs.
+		{name: "Docker's", profile: docker, want: results("EPERM", "EPERM", "EPERM")},
+		{name: "Docker's with clone4", profile: &dockerWith, want: results("ok", "EPERM", "EPERM")},
 
 		// What runsc does by default.
-		{"not in use", "--oci-seccomp=false", docker, "", all("ok", "ok", "ok")},
+		{name: "not in use", flag: "--oci-seccomp=false", profile: docker, want: results("ok", "ok", "ok")},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(tc.name+","+platform, func(t *testing.T) {
+			t.Run(tc.name+"/"+platform, func(t *testing.T) {
 				t.Parallel()
-				c := underProfile(t, platform, tc.profile, program, "amd64", "x32", "i386")
-				if tc.level != "" {
-					c.edit(t, func(spec map[string]any) {
-						spec["annotations"] = map[string]string{annotation: tc.level}
-					})
+				c := underProfile(t, platform, tc.profile, guest(t, "amd64", "x32", "i386")...)
+				c.AnnotateLevel(t, tc.level)
+				if tc.flag != "" {
+					c.Flags = append(c.Flags, tc.flag)
 				}
-				if tc.flags != "" {
-					c.flags = append(c.flags, tc.flags)
-				}
-				if r := run(t, c.bin, c.args("run")...); r.status != 0 || r.stdout != tc.want {
-					t.Errorf("got %v, want status 0 and\n%s", r, tc.want)
-				}
+				c.Run(t).Check(t, 0, tc.want)
 			})
 		}
 	}
 }
 
-// "kill" ends the thread that makes the call, as everywhere in gVisor: a program
-// that has another goes on without it.
+// TestOCISeccompKill checks that "kill" kills the thread that makes the call, as everywhere
+// in gVisor: a program with another thread goes on without it.
 func TestOCISeccompKill(t *testing.T) {
-	for action, want := range map[specs.LinuxSeccompAction]string{
-		specs.ActKill:  "SIGSYS\n",
-		specs.ActAllow: "status 0\n",
+	step := runtime.GOARCH + ",inner"
+	for _, tc := range []struct {
+		action specs.LinuxSeccompAction
+		want   string
+	}{
+		{action: specs.ActKill, want: "SIGSYS"},
+		{action: specs.ActAllow, want: "ok"},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(fmt.Sprintf("%s,%s", action, platform), func(t *testing.T) {
+			t.Run(string(tc.action)+"/"+platform, func(t *testing.T) {
 				t.Parallel()
-				c := underProfile(t, platform, names("clone4", specs.ActAllow, action), guest(t)[0], childCommand)
-				if r := run(t, c.bin, c.args("run")...); r.status != 0 || r.stdout != want {
-					t.Errorf("got %v, want status 0 and %q", r, want)
-				}
+				c := underProfile(t, platform, profile(specs.ActAllow, "clone4", tc.action), guest(t, step)...)
+				c.Run(t).Check(t, 0, sandbox.Results(tc.want, step))
 			})
 		}
 	}
 }
 
-// underProfile makes a container that runs a program under an OCI seccomp profile.
-func underProfile(t *testing.T, platform string, profile *specs.LinuxSeccomp, args ...string) *container {
+// underProfile makes a container with an OCI seccomp profile.
+func underProfile(t *testing.T, platform string, profile *specs.LinuxSeccomp, args ...string) *sandbox.Container {
 	t.Helper()
-	c := newContainer(t, binary(t), platform, "")
-	c.flags = append(c.flags, "--oci-seccomp")
-	c.edit(t, func(spec map[string]any) {
-		spec["process"].(map[string]any)["args"] = args
-		spec["linux"].(map[string]any)["seccomp"] = profile
-	})
+	c := sandbox.NewContainer(t, binary(t), platform, args...)
+	c.Flags = append(c.Flags, "--oci-seccomp")
+	c.Edit(t, func(spec *specs.Spec) { spec.Linux.Seccomp = profile })
 	return c
 }
 
-// names returns a profile with a rule for one name.
-func names(name string, otherwise, action specs.LinuxSeccompAction) *specs.LinuxSeccomp {
+// profile returns a profile with a rule for one name.
+func profile(otherwise specs.LinuxSeccompAction, name string, action specs.LinuxSeccompAction) *specs.LinuxSeccomp {
 	return &specs.LinuxSeccomp{DefaultAction: otherwise, Syscalls: []specs.LinuxSyscall{{Names: []string{name}, Action: action}}}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main_test
 
 import (
@@ -10,9 +12,9 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// The system calls that make children without clone4 must behave as in stock
-// runsc, of the very version that runsc-ext is built from: the suite's test of
-// them logs what it sees, and sees the same.
+// TestOlderCallsAsInStock checks that the system calls that create children without clone4
+// behave as in stock runsc, of the very version that runsc-ext is built from: the suite's
+// test of them logs what it sees, and sees the same.
 func TestOlderCallsAsInStock(t *testing.T) {
 	stock, err := sandbox.Build("gvisor.dev/gvisor/runsc", runtime.GOARCH)
 	if err != nil {
@@ -28,11 +30,11 @@ func TestOlderCallsAsInStock(t *testing.T) {
 			seen := func(bin string) []string {
 				cmd := exec.Command(bin, append(sandbox.Flags(platform), "do", suite, "-test.v", "-test.run=^TestOlderCalls$")...)
 				cmd.Env = append(cmd.Environ(), "CLONE4_SANDBOX="+platform)
-				out, err := cmd.CombinedOutput()
-				if err != nil {
-					t.Fatalf("%v: %v\n%s", cmd, err, out)
+				r := sandbox.Output(t, cmd)
+				if r.Status != 0 {
+					t.Fatal(r)
 				}
-				return regexp.MustCompile(`(?m)^ +older_test.go.*`).FindAllString(string(out), -1)
+				return regexp.MustCompile(`(?m)^ +older_test.go.*`).FindAllString(r.Stdout, -1)
 			}
 			want, got := seen(stock), seen(binary(t))
 			if len(want) < 8 || strings.Join(got, "\n") != strings.Join(want, "\n") {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main_test
 
 import (
@@ -6,7 +8,6 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,27 +17,27 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// Trace sessions and the flags of level fd use the same part of the sentry, where the
-// end of a session removes everything: neither may lose anything by the other, in
-// whatever order they come and go, with children that are there and with new ones.
+// TestTraceSession checks that trace sessions and the flags of level fd do not disturb each
+// other, in whatever order they come and go. Both use the same part of the sentry, from
+// which the end of a session removes everything.
 func TestTraceSession(t *testing.T) {
-	skipWithoutRestore(t)
+	needRoot(t)
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {
 			t.Parallel()
 			bin := install(t)
-			write(t, bin+levelFile, "fd")
-			// "fd" makes 6 children, pauses while it has them, and sees to their ends.
-			c := newCheckpointed(t, bin, platform, "pause", "fd", "pause", "fd", "fd")
-			events := newEvents(t, c.id)
-			s := c.begin(t, "run")
+			sandbox.WriteFile(t, bin+sandbox.LevelSuffix, "fd")
+			// "fd" creates 6 children, pauses, and waits until they exit.
+			c := sandbox.NewContainer(t, bin, platform, guest(t, "pause", "fd", "pause", "fd", "fd")...)
+			events := newEvents(t, c.ID)
+			s := c.Begin(t, "run")
 			trace := func(args ...string) string {
 				t.Helper()
-				r := run(t, c.bin, slices.Concat(c.flags, []string{"trace"}, args, []string{c.id})...)
-				if r.status != 0 {
+				r := c.Runsc(t, slices.Concat([]string{"trace"}, args, []string{c.ID})...)
+				if r.Status != 0 {
 					t.Error(r)
 				}
-				return r.stdout
+				return r.Stdout
 			}
 			create := func() { trace("create", "-config="+events.config) }
 			remove := func() { trace("delete", "-name=Default") }
@@ -46,21 +47,14 @@ func TestTraceSession(t *testing.T) {
 				do      func()
 				sinks   []string // after
 			}{
-				{"", 0, create, []string{"remote"}},
-				{"", 6, remove, nil}, // The hook was there, and goes.
-				{"fd: ok\n", 0, create, []string{"remote"}},
-				{"", 6, func() {}, []string{"remote", "clone4"}},
-				{"fd: ok\n", 6, remove, nil},
+				{do: create, sinks: []string{"remote"}},
+				{clones: 6, do: remove}, // The hook was there, and goes.
+				{printed: "fd: ok\n", do: create, sinks: []string{"remote"}},
+				{clones: 6, do: func() {}, sinks: []string{"remote", "clone4"}},
+				{printed: "fd: ok\n", clones: 6, do: remove},
 			} {
-				var printed string
-				for !strings.HasSuffix(printed, pausing) {
-					line, err := s.stdout.ReadString('\n')
-					if printed += line; err != nil {
-						t.Fatalf("the program printed %q and did not pause: %v", printed, s.end(t))
-					}
-				}
-				if printed != tc.printed+pausing {
-					t.Errorf("the program printed %q, want %q", printed, tc.printed+pausing)
+				if printed, want := s.ReadTo(t, sandbox.Pausing), tc.printed+sandbox.Pausing; printed != want {
+					t.Errorf("the guest printed %q, want %q", printed, want)
 				}
 				events.want(t, tc.clones)
 				tc.do()
@@ -75,21 +69,17 @@ func TestTraceSession(t *testing.T) {
 					t.Errorf("the sessions are %q, want %q", got, want)
 				}
 				events.clones.Store(0)
-				s.stdin.Write([]byte("\n"))
+				s.Say("")
 			}
-			if r := s.end(t); r.status != 0 || r.stdout != "fd: ok\n" {
-				t.Errorf("got %v, want status 0 and the last children's end", r)
-			}
+			s.Wait(t).Check(t, 0, "fd: ok\n")
 		})
 	}
 }
 
 // events is the other end of a trace session: what a user has to watch a sandbox.
 type events struct {
-	config string // of the session
-
-	// clones is how many tasks were made by a container.
-	clones atomic.Int32
+	config string       // of the session
+	clones atomic.Int32 // tasks that a container has created
 }
 
 func newEvents(t *testing.T, container string) *events {
@@ -97,7 +87,7 @@ func newEvents(t *testing.T, container string) *events {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	e := &events{config: filepath.Join(dir, "session.json")}
-	write(t, e.config, fmt.Sprintf(`{"trace_session": {"name": "Default", "points": [{"name": "sentry/clone", "context_fields": ["container_id"]}], "sinks": [{"name": "remote", "config": {"endpoint": %q}}]}}`, socket))
+	sandbox.WriteFile(t, e.config, fmt.Sprintf(`{"trace_session": {"name": "Default", "points": [{"name": "sentry/clone", "context_fields": ["container_id"]}], "sinks": [{"name": "remote", "config": {"endpoint": %q}}]}}`, socket))
 	listener, err := net.Listen("unixpacket", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +109,7 @@ func newEvents(t *testing.T, container string) *events {
 func (e *events) receive(conn net.Conn, container string) {
 	defer conn.Close()
 	buf := make([]byte, 1<<16)
-	// The first message says which version it speaks, and wants to hear one.
+	// The first message has the version of the protocol, and wants an answer.
 	n, err := conn.Read(buf)
 	if err == nil {
 		_, err = conn.Write(buf[:n])
@@ -134,13 +124,12 @@ func (e *events) receive(conn net.Conn, container string) {
 	}
 }
 
-// want fails the test if there are not at least n clones, soon; threads of the program
-// count as well. With n 0 nobody looks.
+// want waits for at least n clones. Threads of the guest count as well.
 func (e *events) want(t *testing.T, n int32) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); e.clones.Load() < n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); e.clones.Load() < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Errorf("the session has told of %d clones, want %d", e.clones.Load(), n)
+			t.Errorf("the session has reported %d clones, want %d", e.clones.Load(), n)
 			return
 		}
 	}

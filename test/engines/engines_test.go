@@ -365,7 +365,7 @@ var makeRootfs = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	bin, err := sandbox.Build("runsc-ext/runsc-ext/testdata/checkpointed", runtime.GOARCH)
+	bin, err := sandbox.Guest()
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,6 @@
-// Package sandbox builds runsc-ext for tests, and runs programs in it.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sandbox builds runsc-ext for tests, and runs commands and containers.
 package sandbox
 
 import (
@@ -140,7 +142,7 @@ func DoAt(level, platform string, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	name := filepath.Join(dir, filepath.Base(cmd.Path))
-	if err := writeLevel(name+".clone4", level); err != nil {
+	if err := writeLevel(name+LevelSuffix, level); err != nil {
 		return nil, err
 	}
 	// Another test may be about to execute it: replace it in one step.

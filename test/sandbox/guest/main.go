@@ -1,13 +1,23 @@
-// Command checkpointed is the program in a container that is checkpointed and
-// restored. It takes its arguments one after the other:
+// SPDX-License-Identifier: Apache-2.0
+
+// Command guest is the program in the sandboxes of tests. Its arguments are steps, taken
+// one after the other:
 //
-//	pause      pauses
-//	ABI        makes a child by clone4, called as ABI calls it
-//	ABI,vfork  the same with CLONE_VFORK; it is the child that pauses
-//	fd         makes children with CLONE_FD, pauses, and sees to their ends
+//	ABI[,OPTION...]  creates a child by clone4 through an ABI: amd64, x32, i386, arm64
+//	fd               creates children with CLONE_FD, pauses, and waits until they exit
+//	pause            pauses
+//	exit=STATUS      exits
 //
-// To pause is to print a line that says so and to read a byte from standard input.
-// For each child there is a line that says what came of it.
+// The options are
+//
+//	vfork   CLONE_VM and CLONE_VFORK
+//	pause   the child pauses before it exits
+//	settid  CLONE_PARENT_SETTID, in a struct of 8 bytes
+//	inner   a child with one thread, created by clone(2), makes the call
+//
+// To pause is to print the line "pausing" and to read a byte from standard input. For each
+// other step there is a line with the step and "ok", or what was wrong: the name of the
+// error that clone4 returned, or of the signal that killed the caller.
 package main
 
 import (
@@ -16,6 +26,8 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,32 +36,42 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// abis has the call of clone4 by each ABI.
-var abis = map[string]rawclone.Op{
+// calls are the calls of clone4 through each ABI.
+var calls = map[string]rawclone.Op{
 	runtime.GOARCH: {Trap: linux.SYS_CLONE4},
 	"x32":          {Trap: linux.SYS_CLONE4_X32},
 	"i386":         {Trap: linux.SYS_CLONE4_I386, Entry: rawclone.Int80},
 }
 
-// pausing is the line that says so. Its length is that of a word.
+// pausing is the line of a pause. Its length is that of a word.
 const pausing = "pausing\n"
 
 // childStatus is the exit status of the children.
 const childStatus = 42
 
 func main() {
-	for _, arg := range os.Args[1:] {
-		if arg == "pause" {
+	for _, step := range os.Args[1:] {
+		if status, ok := strings.CutPrefix(step, "exit="); ok {
+			n, err := strconv.Atoi(status)
+			if err != nil {
+				fatal(step, err)
+			}
+			os.Exit(n)
+		}
+		switch step {
+		case "pause":
 			pause()
-			continue
+		case "fd":
+			fmt.Println(step+":", withDescriptors())
+		default:
+			fmt.Println(step+":", createChild(step))
 		}
-		if arg == "fd" {
-			fmt.Println(arg+":", withDescriptors())
-			continue
-		}
-		abi, vfork := strings.CutSuffix(arg, ",vfork")
-		fmt.Println(arg+":", makeChild(abis[abi], vfork))
 	}
+}
+
+func fatal(step string, problem any) {
+	fmt.Fprintf(os.Stderr, "guest: step %q: %v\n", step, problem)
+	os.Exit(2)
 }
 
 func pause() {
@@ -59,40 +81,100 @@ func pause() {
 	}
 }
 
-// makeChild makes a child by op and waits for its end. It returns "ok", or what
-// was wrong.
-func makeChild(op rawclone.Op, vfork bool) string {
-	p := rawclone.NewProgram()
-	text := p.Word()
-	*text = uintptr(binary.LittleEndian.Uint64([]byte(pausing)))
-	ops := []rawclone.Op{{Trap: unix.SYS_GETPID}}
-	flags := uintptr(unix.SIGCHLD)
-	if vfork {
-		flags |= linux.CLONE_VFORK | linux.CLONE_VM
-		ops = append(ops,
-			rawclone.Op{Trap: unix.SYS_WRITE, Args: [6]uintptr{1, rawclone.Addr(text), uintptr(len(pausing))}},
-			rawclone.Op{Trap: unix.SYS_READ, Args: [6]uintptr{0, rawclone.Addr(text), 1}},
-		)
+// createChild takes a step that creates a child, and waits until the child exits. It returns
+// "ok", or what was wrong.
+func createChild(step string) string {
+	options := strings.Split(step, ",")
+	call, ok := calls[options[0]]
+	if !ok {
+		fatal(step, "unknown ABI")
 	}
-	child := p.List(append(ops, rawclone.Op{Trap: unix.SYS_EXIT_GROUP, Args: [6]uintptr{childStatus}})...)
-	op.Args[1], op.Child = flags, child
+	for _, option := range options[1:] {
+		if !slices.Contains([]string{"vfork", "pause", "settid", "inner"}, option) {
+			fatal(step, "unknown option "+option)
+		}
+	}
+	has := func(option string) bool { return slices.Contains(options[1:], option) }
 
-	pid, errno := rawclone.Do(p.List(op))
+	p := rawclone.NewProgram()
+	text, tid, args := p.Word(), p.Word(), p.Word()
+	flags := uintptr(unix.SIGCHLD)
+	if has("vfork") {
+		flags |= linux.CLONE_VFORK | linux.CLONE_VM
+	}
+	if has("settid") {
+		// On compat ABIs, where a word of the struct has 32 bits, ctid is 0.
+		*args = rawclone.Addr(tid)
+		flags |= linux.CLONE_PARENT_SETTID
+		call.Args[2], call.Args[3] = 8, rawclone.Addr(args)
+	}
+	ops := []rawclone.Op{rawclone.Sys(unix.SYS_GETPID)}
+	if has("pause") {
+		*text = uintptr(binary.LittleEndian.Uint64([]byte(pausing)))
+		ops = append(ops,
+			rawclone.Sys(unix.SYS_WRITE, 1, text, len(pausing)),
+			rawclone.Sys(unix.SYS_READ, 0, text, 1))
+	}
+	child := p.List(append(ops, rawclone.Sys(unix.SYS_EXIT_GROUP, childStatus))...)
+	call.Args[1], call.Child = flags, child
+
+	if has("inner") {
+		return inner(p, call)
+	}
+	pid, errno := rawclone.Do(p.List(call))
 	if errno != 0 {
 		return unix.ErrnoName(errno)
 	}
-	if read := rawclone.At(child, len(ops)-1).Ret; vfork && read != 1 {
-		return fmt.Sprintf("went on while the child was in its pause, or its read returned %#x", read)
+	if read := rawclone.At(child, len(ops)-1).Ret; has("vfork") && has("pause") && read != 1 {
+		return fmt.Sprintf("clone4 returned while the child was in its pause, or the child's read returned %#x", read)
 	}
-	var ws unix.WaitStatus
-	waited, err := unix.Wait4(int(pid), &ws, 0, nil)
-	for err == unix.EINTR {
-		waited, err = unix.Wait4(int(pid), &ws, 0, nil)
+	ws, err := wait(int(pid))
+	if err != nil || child.Ret != pid || ws.ExitStatus() != childStatus {
+		return fmt.Sprintf("clone4 returned %d, the child is %d; wait4: %v, wait status %#x", pid, child.Ret, err, ws)
 	}
-	if err != nil || waited != int(pid) || child.Ret != pid || ws.ExitStatus() != childStatus {
-		return fmt.Sprintf("clone4 returned %d, the child is %d; wait4 returned %d, %v, and the wait status is %#x", pid, child.Ret, waited, err, ws)
+	if int32(*tid) != int32(pid) && has("settid") {
+		return fmt.Sprintf("clone4 returned %d and stored %d", pid, *tid)
 	}
 	return "ok"
+}
+
+// inner makes call in a child with one thread, and returns what became of that child: "ok",
+// if the child exited with status 0.
+func inner(p *rawclone.Program, call rawclone.Op) string {
+	caller := p.List(call, rawclone.Sys(unix.SYS_EXIT_GROUP, 0))
+	fork := rawclone.Sys(unix.SYS_CLONE, int(unix.SIGCHLD))
+	fork.Child = caller
+	pid, errno := rawclone.Do(p.List(fork))
+	if errno != 0 {
+		return "clone: " + unix.ErrnoName(errno)
+	}
+	ws, err := wait(int(pid))
+	switch {
+	case err != nil:
+		return "wait4: " + err.Error()
+	case ws.Signaled():
+		return unix.SignalName(ws.Signal())
+	case ws.ExitStatus() != 0:
+		return fmt.Sprintf("exit status %d", ws.ExitStatus())
+	case caller.Errno() != 0:
+		return unix.ErrnoName(caller.Errno())
+	}
+	return "ok"
+}
+
+// wait waits until a child exits.
+func wait(pid int) (unix.WaitStatus, error) {
+	var ws unix.WaitStatus
+	for {
+		waited, err := unix.Wait4(pid, &ws, 0, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == nil && waited != pid:
+			err = fmt.Errorf("returned %d, not %d", waited, pid)
+		}
+		return ws, err
+	}
 }
 
 // withDescriptors makes children with CLONE_FD that are in each state that a pause can
