@@ -46,7 +46,7 @@ func TestRestore(t *testing.T) {
 	}
 	for _, tc := range rows {
 		for _, platform := range sandbox.Platforms {
-			t.Run(tc.name+"/"+platform, func(t *testing.T) {
+			t.Run(tc.name+","+platform, func(t *testing.T) {
 				t.Parallel()
 				bin := install(t)
 				sandbox.WriteFile(t, bin+sandbox.LevelSuffix, tc.before)

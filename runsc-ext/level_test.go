@@ -32,7 +32,7 @@ func TestLevel(t *testing.T) {
 		{file: "fd", annotation: "off", want: enosys},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(fmt.Sprintf("file=%q,annotation=%q/%s", tc.file, tc.annotation, platform), func(t *testing.T) {
+			t.Run(fmt.Sprintf("file=%q,annotation=%q,%s", tc.file, tc.annotation, platform), func(t *testing.T) {
 				t.Parallel()
 				bin := install(t)
 				if tc.file != "" {
@@ -86,7 +86,7 @@ func TestLevelSurvivesReexec(t *testing.T) {
 			{"--rootless", "--directfs=false"},
 		} {
 			for level, want := range map[string]string{"on": works, "off": enosys} {
-				t.Run(fmt.Sprintf("%s,%s/%s", strings.Join(flags, ","), level, platform), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s,%s,%s", strings.Join(flags, ","), level, platform), func(t *testing.T) {
 					t.Parallel()
 					bin := installFor(t, nobody)
 					sandbox.WriteFile(t, bin+sandbox.LevelSuffix, level)
@@ -123,7 +123,7 @@ func TestLevelRefused(t *testing.T) {
 			commands = append(commands, "do")
 		}
 		for _, command := range commands {
-			t.Run(tc.name+"/"+command, func(t *testing.T) {
+			t.Run(tc.name+","+command, func(t *testing.T) {
 				t.Parallel()
 				bin := install(t)
 				if tc.file != nil {
@@ -202,7 +202,7 @@ func TestUnimplementedEvent(t *testing.T) {
 		{level: "off", want: true},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(tc.level+"/"+platform, func(t *testing.T) {
+			t.Run(tc.level+","+platform, func(t *testing.T) {
 				t.Parallel()
 				log := filepath.Join(t.TempDir(), "user.log")
 				c := newContainer(t, install(t), platform, tc.level)

@@ -18,7 +18,7 @@ func TestLifecycle(t *testing.T) {
 	needRoot(t)
 	for _, abi := range sandbox.ABIs() {
 		for _, platform := range sandbox.Platforms {
-			t.Run(abi+"/"+platform, func(t *testing.T) {
+			t.Run(abi+","+platform, func(t *testing.T) {
 				t.Parallel()
 				vfork := abi + ",vfork,pause"
 				c := sandbox.NewContainer(t, binary(t), platform, guest(t, vfork, abi)...)

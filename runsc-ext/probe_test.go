@@ -28,7 +28,7 @@ func TestProbe(t *testing.T) {
 		{level: "fd", want: true},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(tc.level+"/"+platform, func(t *testing.T) {
+			t.Run(tc.level+","+platform, func(t *testing.T) {
 				t.Parallel()
 				bin := install(t)
 				sandbox.WriteFile(t, bin+sandbox.LevelSuffix, tc.level)

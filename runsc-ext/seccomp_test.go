@@ -26,8 +26,12 @@ func TestOCISeccomp(t *testing.T) {
 	dockerWith.Syscalls = append([]specs.LinuxSyscall{{Names: []string{"clone4"}, Action: specs.ActAllow}}, docker.Syscalls...)
 	refuse := func(name string) *specs.LinuxSeccomp { return profile(specs.ActAllow, name, specs.ActErrno) }
 
-	results := func(amd64, x32, i386 string) string {
-		return sandbox.Results(amd64, "amd64") + sandbox.Results(x32, "x32") + sandbox.Results(i386, "i386")
+	results := func(result ...string) string {
+		var s string
+		for i, abi := range sandbox.ABIs() {
+			s += sandbox.Results(result[i], abi)
+		}
+		return s
 	}
 	for _, tc := range []struct {
 		name    string
@@ -52,9 +56,9 @@ func TestOCISeccomp(t *testing.T) {
 		{name: "not in use", flag: "--oci-seccomp=false", profile: docker, want: results("ok", "ok", "ok")},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(tc.name+"/"+platform, func(t *testing.T) {
+			t.Run(tc.name+","+platform, func(t *testing.T) {
 				t.Parallel()
-				c := underProfile(t, platform, tc.profile, guest(t, "amd64", "x32", "i386")...)
+				c := underProfile(t, platform, tc.profile, guest(t, sandbox.ABIs()...)...)
 				c.AnnotateLevel(t, tc.level)
 				if tc.flag != "" {
 					c.Flags = append(c.Flags, tc.flag)
@@ -77,7 +81,7 @@ func TestOCISeccompKill(t *testing.T) {
 		{action: specs.ActAllow, want: "ok"},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(string(tc.action)+"/"+platform, func(t *testing.T) {
+			t.Run(string(tc.action)+","+platform, func(t *testing.T) {
 				t.Parallel()
 				c := underProfile(t, platform, profile(specs.ActAllow, "clone4", tc.action), guest(t, step)...)
 				c.Run(t).Check(t, 0, sandbox.Results(tc.want, step))

@@ -79,7 +79,7 @@ func TestSentryStrace(t *testing.T) {
 		{syscalls: "exit_group", want: want[4:]},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(fmt.Sprintf("%q/%s", tc.syscalls, platform), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%q,%s", tc.syscalls, platform), func(t *testing.T) {
 				t.Parallel()
 				dir := t.TempDir()
 				flags := append(sandbox.Flags(platform), "--strace", "--strace-syscalls="+tc.syscalls, "--debug-log="+dir+"/", "do")
