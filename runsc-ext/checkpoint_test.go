@@ -18,10 +18,10 @@ import (
 // in the middle of a vfork call returns from the call, through each ABI.
 func TestRestore(t *testing.T) {
 	needRoot(t)
-	all := sandbox.ABIs()
-	paused := slices.Concat(all, []string{"pause"}, all)
-	results := func(result string) string { return sandbox.Results(result, all...) }
+	all, off := sandbox.ABIs(), sandbox.OffABIs()
+	ok, enosys := sandbox.Results("ok", all...), sandbox.Results("ENOSYS", off...)
 
+	pause := []string{"pause"}
 	type row struct {
 		name          string
 		before, after string // the operator's level
@@ -29,19 +29,18 @@ func TestRestore(t *testing.T) {
 		want          string // what the guest prints
 	}
 	rows := []row{
-		{name: "between calls", before: "on", after: "on", steps: paused, want: results("ok") + sandbox.Pausing + results("ok")},
-		{name: "switched off", before: "on", after: "off", steps: paused, want: results("ok") + sandbox.Pausing + results("ENOSYS")},
-		{name: "switched on", before: "off", after: "on", steps: paused, want: results("ENOSYS") + sandbox.Pausing + results("ok")},
+		{name: "between calls", before: "on", after: "on", steps: slices.Concat(all, pause, all), want: ok + sandbox.Pausing + ok},
+		{name: "switched off", before: "on", after: "off", steps: slices.Concat(all, pause, off), want: ok + sandbox.Pausing + enosys},
+		{name: "switched on", before: "off", after: "on", steps: slices.Concat(off, pause, all), want: enosys + sandbox.Pausing + ok},
 		// A descriptor is a file, and works at a lower level too.
 		{name: "descriptors", before: "fd", after: "fd", steps: []string{"fd", "fd"}, want: sandbox.Pausing + "fd: ok\n" + sandbox.Pausing + "fd: ok\n"},
 		{name: "descriptors, lowered", before: "fd", after: "on", steps: []string{"fd", "fd"}, want: sandbox.Pausing + "fd: ok\nfd: EINVAL\n"},
 	}
 	for _, abi := range all {
 		vfork := abi + ",vfork,pause"
-		steps := slices.Concat([]string{vfork}, all)
 		rows = append(rows,
-			row{name: abi + " vfork", before: "on", after: "on", steps: steps, want: sandbox.Pausing + vfork + ": ok\n" + results("ok")},
-			row{name: abi + " vfork, switched off", before: "on", after: "off", steps: steps, want: sandbox.Pausing + vfork + ": ok\n" + results("ENOSYS")},
+			row{name: abi + " vfork", before: "on", after: "on", steps: slices.Concat([]string{vfork}, all), want: sandbox.Pausing + vfork + ": ok\n" + ok},
+			row{name: abi + " vfork, switched off", before: "on", after: "off", steps: slices.Concat([]string{vfork}, off), want: sandbox.Pausing + vfork + ": ok\n" + enosys},
 		)
 	}
 	for _, tc := range rows {

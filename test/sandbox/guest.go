@@ -4,7 +4,6 @@ package sandbox
 
 import (
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 
@@ -23,38 +22,40 @@ var Guest = sync.OnceValues(func() (string, error) {
 // standard input.
 const Pausing = "pausing\n"
 
-// ABIs returns the ABIs that clone4 can be called through in a sandbox on this machine. Each
-// is a step of the guest. systrap and ptrace leave INT $0x80 to the machine's kernel, which
-// may lack it (CONFIG_IA32_EMULATION, or ia32_emulation=off).
-var ABIs = sync.OnceValue(func() []string {
-	if runtime.GOARCH != "amd64" {
-		return []string{runtime.GOARCH}
+// ABIs returns the ABIs that clone4 can be called through. Each is a step of the guest.
+func ABIs() []string {
+	if runtime.GOARCH == "amd64" {
+		return []string{"amd64", "x32", "i386"}
 	}
-	abis := []string{"amd64", "x32"}
-	if hasInt80() {
-		abis = append(abis, "i386")
+	return []string{runtime.GOARCH}
+}
+
+// OffABIs returns the ABIs through which clone4 is ENOSYS at level off. INT $0x80 is then what
+// the machine's kernel makes of it: SIGSEGV without IA32 emulation, as in stock runsc.
+var OffABIs = sync.OnceValue(func() []string {
+	abis := ABIs()
+	if len(abis) == 3 && !hasInt80() {
+		abis = abis[:2]
 	}
-	return slices.Clip(abis)
+	return abis
 })
 
-// hasInt80 returns whether INT $0x80 is a system call on this machine. Without IA32
-// emulation it is SIGSEGV, so a child executes it.
+// hasInt80 returns whether INT $0x80 is a system call on this machine. A child tries it.
 func hasInt80() bool {
 	const getpid = 20 // i386
-	p := rawclone.NewProgram()
-	call := rawclone.Op{Trap: getpid, Entry: rawclone.Int80}
-	fork := rawclone.Sys(unix.SYS_CLONE, int(unix.SIGCHLD))
-	fork.Child = p.List(call, rawclone.Sys(unix.SYS_EXIT_GROUP, 0))
-	pid, errno := rawclone.Do(p.List(fork))
+	l := rawclone.NewProgram().NewList(2)
+	l.Append(rawclone.Op{Trap: getpid, Entry: rawclone.Int80})
+	l.Exit(0)
+	pid, errno := l.Start(uint64(unix.SIGCHLD))
 	if errno != 0 {
 		return false
 	}
-	var ws unix.WaitStatus
-	_, err := unix.Wait4(int(pid), &ws, 0, nil)
-	for err == unix.EINTR {
-		_, err = unix.Wait4(int(pid), &ws, 0, nil)
+	for {
+		var ws unix.WaitStatus
+		if _, err := unix.Wait4(pid, &ws, 0, nil); err != unix.EINTR {
+			return err == nil && ws.Exited()
+		}
 	}
-	return err == nil && ws.Exited()
 }
 
 // Results returns what the guest prints if each of steps has the same result: "ok", or the

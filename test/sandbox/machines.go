@@ -66,7 +66,7 @@ func EmulatedAt(level, arch, platform string, settings []string, pkg string, arg
 		if err := writeLevel(levelFile, level); err != nil {
 			return nil, err
 		}
-		files += " " + levelFile + ":/" + filepath.Base(bin) + ".clone4"
+		files += " " + levelFile + ":/" + filepath.Base(bin) + LevelSuffix
 	}
 	cmd.Env = append(os.Environ(), "MACHINE_FILES="+files, "MACHINE_S=3600")
 	return cmd, nil

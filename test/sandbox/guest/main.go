@@ -23,6 +23,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -180,72 +181,50 @@ func wait(pid int) (unix.WaitStatus, error) {
 	}
 }
 
-// withDescriptors makes children with CLONE_FD that are in each state that a pause can
-// find one in, pauses, and checks that they end as if nothing had been. It returns
-// "ok", or what was wrong.
+// fdChild is a child with a descriptor, in one of the states that a pause can find it in.
+type fdChild struct {
+	flags   uintptr
+	fdFlags uint32
+	lives   bool // until it can read a byte
+
+	pid, fd int
+	read    chan string // what a read returns that waits during the pause
+}
+
+// withDescriptors creates children with CLONE_FD, pauses, and checks how they exit. It
+// returns "ok", or what was wrong.
 func withDescriptors() string {
 	// A container without CAP_SYS_ADMIN needs no_new_privs for CLONEFD_KILL_ON_CLOSE.
-	// It is of this thread.
+	// The attribute is a thread's.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return "PR_SET_NO_NEW_PRIVS: " + err.Error()
 	}
-	// The children that live read from here.
-	var gate [2]int
+	killed := &fdChild{flags: linux.CLONE_AUTOREAP, fdFlags: linux.CLONEFD_KILL_ON_CLOSE, lives: true}
+	children := []*fdChild{
+		{lives: true},
+		{flags: linux.CLONE_AUTOREAP, lives: true},
+		{flags: linux.CLONE_AUTOREAP, fdFlags: linux.CLONEFD_NONBLOCK, lives: true},
+		killed,
+		{},
+		{flags: linux.CLONE_AUTOREAP},
+	}
+	var gate [2]int // The children that live read from it.
 	if err := unix.Pipe2(gate[:], 0); err != nil {
 		return err.Error()
-	}
-	newChild := func(flags uintptr, fdFlags uint32, lives bool) (pid, fd int, err error) {
-		p := rawclone.NewProgram()
-		word := p.Word()
-		ops := []rawclone.Op{rawclone.Sys(unix.SYS_GETPID)}
-		if lives {
-			ops = append(ops, rawclone.Sys(unix.SYS_READ, gate[0], word, 1))
-		}
-		child := p.List(append(ops, rawclone.Sys(unix.SYS_EXIT_GROUP, childStatus))...)
-		args := p.Word() // The first of the struct's words, which follow each other.
-		for range linux.SizeOfClone4FDArgs/8 - 1 {
-			*p.Word() = 0
-		}
-		fdAt := p.Word()
-		*rawclone.WordAt(args, 5) = rawclone.Addr(fdAt)
-		*rawclone.WordAt(args, 6) = uintptr(fdFlags)
-		call := rawclone.Sys(linux.SYS_CLONE4, 0, flags|linux.CLONE_FD|uintptr(unix.SIGCHLD), linux.SizeOfClone4FDArgs, args)
-		call.Child = child
-		ret, errno := rawclone.Do(p.List(call))
-		if errno != 0 {
-			return 0, 0, errno
-		}
-		return int(ret), int(int32(*fdAt)), nil
-	}
-	type child struct {
-		flags    uintptr
-		fdFlags  uint32
-		lives    bool
-		pid, fd  int
-		awaiting chan string
-	}
-	children := []*child{
-		{flags: 0, lives: true},
-		{flags: linux.CLONE_AUTOREAP, lives: true},
-		{flags: linux.CLONE_AUTOREAP, lives: true, fdFlags: linux.CLONEFD_NONBLOCK},
-		{flags: linux.CLONE_AUTOREAP, lives: true, fdFlags: linux.CLONEFD_KILL_ON_CLOSE},
-		{flags: 0},
-		{flags: linux.CLONE_AUTOREAP},
 	}
 	ep, err := unix.EpollCreate1(0)
 	if err != nil {
 		return err.Error()
 	}
 	for _, c := range children {
-		if c.pid, c.fd, err = newChild(c.flags, c.fdFlags, c.lives); err != nil {
-			return unix.ErrnoName(err.(unix.Errno))
+		if errno := c.create(gate[0]); errno != 0 {
+			return unix.ErrnoName(errno)
 		}
 		if !c.lives {
-			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
-			if n, err := unix.Poll(fds, 20_000); n != 1 {
-				return fmt.Sprintf("before the pause, child %+v: poll returned %d, %v", *c, n, err)
+			if err := waitReadable(c.fd); err != nil {
+				return fmt.Sprintf("before the pause, child %+v: poll: %v", *c, err)
 			}
 			continue
 		}
@@ -253,31 +232,29 @@ func withDescriptors() string {
 			return err.Error()
 		}
 		if c.fdFlags == 0 {
-			// A read that the pause finds under way.
-			c.awaiting = make(chan string, 1)
-			go func() { c.awaiting <- readInfo(c.fd) }()
+			c.read = make(chan string, 1)
+			go func() { c.read <- readInfo(c.fd) }()
 		}
 	}
 
 	pause()
 
-	// Killed, not ended: that is seen by its not reading from the pipe.
-	unix.Close(children[3].fd)
+	// A child that is killed, rather than released, leaves the pipe with a byte.
+	unix.Close(killed.fd)
 	for range 3 {
 		unix.Write(gate[1], []byte{0})
 	}
-	for i, c := range children {
+	for _, c := range children {
 		switch {
-		case i == 3:
+		case c == killed:
 			continue
-		case c.awaiting != nil:
-			if s := <-c.awaiting; s != "ok" {
+		case c.read != nil:
+			if s := <-c.read; s != "ok" {
 				return fmt.Sprintf("child %+v: a read that waited: %s", *c, s)
 			}
 		default:
-			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
-			if n, err := unix.Poll(fds, 20_000); n != 1 {
-				return fmt.Sprintf("child %+v: poll returned %d, %v", *c, n, err)
+			if err := waitReadable(c.fd); err != nil {
+				return fmt.Sprintf("child %+v: poll: %v", *c, err)
 			}
 			if s := readInfo(c.fd); s != "ok" {
 				return fmt.Sprintf("child %+v: read: %s", *c, s)
@@ -291,8 +268,8 @@ func withDescriptors() string {
 			return fmt.Sprintf("child %+v: wait4: %v, want %v", *c, err, want)
 		}
 	}
-	// Each has one event, which may come a moment after the exit can be read.
 	var events [8]unix.EpollEvent
+	// Each has one event, which may come a moment after the exit can be read.
 	for n := 0; n < 3; {
 		more, err := unix.EpollWait(ep, events[:], 20_000)
 		if more == 0 || err != nil && err != unix.EINTR {
@@ -303,7 +280,7 @@ func withDescriptors() string {
 	if n, err := unix.EpollWait(ep, events[:], 0); n != 0 || err != nil {
 		return fmt.Sprintf("%d of the descriptors have a second event, %v, want none", n, err)
 	}
-	if _, err := unix.Wait4(children[3].pid, nil, unix.WALL, nil); err != unix.ECHILD {
+	if _, err := unix.Wait4(killed.pid, nil, unix.WALL, nil); err != unix.ECHILD {
 		return fmt.Sprintf("the child that is killed on close: wait4: %v, want ECHILD", err)
 	}
 	for _, c := range children {
@@ -355,7 +332,44 @@ func refused() string {
 	}
 }
 
-// readInfo reads how a child has ended. It returns "ok", or what was wrong.
+// create creates the child, which reads from gate if it is to live.
+func (c *fdChild) create(gate int) unix.Errno {
+	p := rawclone.NewProgram()
+	child := p.NewList(3)
+	child.Sys(unix.SYS_GETPID)
+	if c.lives {
+		child.Sys(unix.SYS_READ, gate, p.Word(), 1)
+	}
+	child.Exit(childStatus)
+	args := p.Word() // The first of the struct's words, which follow each other.
+	for range linux.SizeOfClone4FDArgs/8 - 1 {
+		p.Word()
+	}
+	fd := p.Word()
+	*rawclone.WordAt(args, 5) = rawclone.Addr(fd)
+	*rawclone.WordAt(args, 6) = uintptr(c.fdFlags)
+	call := rawclone.Sys(linux.SYS_CLONE4, 0, c.flags|linux.CLONE_FD|uintptr(unix.SIGCHLD), linux.SizeOfClone4FDArgs, args)
+	call.Child = child.First()
+	pid, errno := rawclone.Do(p.List(call))
+	c.pid, c.fd = int(pid), int(int32(*fd))
+	return errno
+}
+
+// waitReadable waits until a descriptor can be read.
+func waitReadable(fd int) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		switch n, err := unix.Poll(fds, 60_000); {
+		case err == unix.EINTR:
+		case err == nil && n != 1:
+			return errors.New("not readable within a minute")
+		default:
+			return err
+		}
+	}
+}
+
+// readInfo reads how a child has exited. It returns "ok", or what was wrong.
 func readInfo(fd int) string {
 	var buf [linux.SizeOfClonefdInfo]byte
 	n, err := unix.Read(fd, buf[:])
