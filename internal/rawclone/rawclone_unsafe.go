@@ -4,7 +4,7 @@ package rawclone
 
 // The conversions here are sound because every pointer that is kept as a number
 // points into a Program, which is mapped outside of Go's heap, page-aligned, and
-// never unmapped: nothing moves or frees it. Op has no Go pointer in it that the
+// unmapped by Free alone: nothing moves it. Op has no Go pointer in it that the
 // garbage collector would have to see, as Child points into a Program too.
 
 import (
@@ -17,7 +17,7 @@ import (
 )
 
 // Program is a piece of shared memory for operations and for words that parent
-// and child both see. It is never freed: a child may still run in it.
+// and child both see.
 type Program struct {
 	all []byte
 	mem []byte // the rest of it that is free
@@ -37,6 +37,15 @@ func NewProgram() *Program {
 func (p *Program) Reset() {
 	clear(p.all[:len(p.all)-len(p.mem)])
 	p.mem = p.all
+}
+
+// Free unmaps the memory in this process. Nothing that came from the program may be used
+// any more, and no child that shares the process's memory may still run in it.
+func (p *Program) Free() {
+	if err := unix.Munmap(p.all); err != nil {
+		panic(fmt.Sprintf("rawclone: munmap: %v", err))
+	}
+	p.all, p.mem = nil, nil
 }
 
 // Buffer returns size bytes of shared memory, 0 at first, aligned to a word.

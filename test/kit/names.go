@@ -167,7 +167,7 @@ func Status[T ~uint32 | ~uintptr](status T) string {
 		return "continued"
 	case ws.Stopped() && ws.StopSignal() == unix.SIGTRAP|0x80:
 		return SyscallStop
-	case ws.Stopped() && eventNames[int(ws>>16)] != "":
+	case ws.Stopped() && ws.StopSignal() == unix.SIGTRAP && eventNames[int(ws>>16)] != "":
 		return eventNames[int(ws>>16)]
 	case ws.Stopped() && ws>>16 == 0:
 		return "stopped by " + SignalName(ws.StopSignal())

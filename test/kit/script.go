@@ -28,6 +28,7 @@ const maxOps = 64
 func NewScript(t *testing.T) *Script {
 	t.Helper()
 	p := rawclone.NewProgram()
+	t.Cleanup(p.Free)
 	return &Script{List: p.NewList(maxOps), t: t, p: p}
 }
 

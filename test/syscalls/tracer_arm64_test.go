@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package syscalls
+
+import (
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
+)
+
+// register is the number of a general purpose register.
+type register uintptr
+
+const (
+	regResult register = 0
+	regSize   register = 2
+	regNumber register = 8
+)
+
+// registers reads or writes all registers of a task, in scratch.
+func (tr *tracing) registers(request, pid int) (regs []byte) {
+	tr.t.Helper()
+	const ntPRStatus, sizeOfRegs = 1, 34 * 8
+	iov, regs := tr.scratch[:16], tr.scratch[16:16+sizeOfRegs]
+	*rawclone.WordOf(iov), *rawclone.WordOf(iov[8:]) = rawclone.AddrOf(regs), sizeOfRegs
+	tr.ptrace(request, pid, ntPRStatus, rawclone.AddrOf(iov))
+	return regs
+}
+
+func (tr *tracing) peek(pid int, r register) uintptr {
+	tr.t.Helper()
+	return *rawclone.WordOf(tr.registers(unix.PTRACE_GETREGSET, pid)[8*r:])
+}
+
+func (tr *tracing) poke(pid int, r register, v uintptr) {
+	tr.t.Helper()
+	*rawclone.WordOf(tr.registers(unix.PTRACE_GETREGSET, pid)[8*r:]) = v
+	tr.registers(unix.PTRACE_SETREGSET, pid)
+}
+
+// shortCalls is how many calls, from the end, are special to this sentry.
+const shortCalls = 1
+
+// allTracedCalls returns no clone(2): its flags are the first argument, which gVisor keeps
+// out of a tracer's reach.
+func allTracedCalls() []*tracedCall {
+	a := kit.Default()
+	return []*tracedCall{{name: a.Name, abi: a, number: a.Number, getpid: unix.SYS_GETPID, flags: 1, args: 3}}
+}
+
+// uncleanCalls returns no calls: gVisor takes all of the register for the number.
+func uncleanCalls() []*tracedCall { return nil }
+
+func (c *tracedCall) hasGetpid() bool { return true }
+
+// shows returns whether a tracer has to read number in a call by number.
+func (c *tracedCall) shows(read, number uintptr) bool { return read == number }
+
+// setNumber makes the call that the tracee is about to make another one. (Linux wants
+// NT_ARM_SYSTEM_CALL for that, which gVisor does not have.)
+func (tr *tracing) setNumber(number uintptr) { tr.pokeNumber(number) }
+
+// unknownNumbers returns numbers that mean nothing, some of them special in the sandbox.
+func (c *tracedCall) unknownNumbers() []uintptr {
+	return []uintptr{1000, 1990, 2000, 2001, 0xffffffff, 1 << 31, linux.SYS_CLONE4_GENERIC | 1<<32, linux.SYS_CLONE4_AMD64}
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package syscalls
+
+// The harness of the tests in traced_test.go: a tracee, the calls that it makes, and a
+// tracer that names all that happens.
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
+)
+
+// patience is how long a tracer waits for what comes next. Nothing that is waited for
+// here takes time.
+const patience = 20 * time.Second
+
+// tracedCall is a way to create a child that a tracer looks at.
+type tracedCall struct {
+	name   string
+	abi    *kit.ABI // nil for clone(2)
+	number uintptr  // that the caller makes the call by
+	getpid uintptr  // number of getpid(2) for the same instruction
+
+	flags, args register // where flags_low and args are
+}
+
+// tracedCalls returns a call for each ABI, and clone(2). In an emulated machine, where
+// tracing is slow, they are only those that this sentry handles in a way of its own.
+func tracedCalls() []*tracedCall {
+	calls := allTracedCalls()
+	if testing.Short() {
+		return calls[len(calls)-shortCalls:]
+	}
+	return calls
+}
+
+// op returns the operation that makes the call, with a struct in args.
+func (c *tracedCall) op(args []byte, flags, stack uint64, tid *uintptr, child *rawclone.List) rawclone.Op {
+	in := linux.Clone4Args{StackStart: stack, Ptid: uint64(rawclone.Addr(tid)), Ctid: uint64(rawclone.Addr(tid))}
+	if c.abi == nil {
+		return rawclone.Op{Trap: c.number, Child: child.First(), Args: kit.CloneArgs(flags, in)}
+	}
+	copy(args, c.abi.Encode(in))
+	o := c.abi.Op(flags, c.abi.Size(), rawclone.AddrOf(args), child)
+	o.Trap = c.number
+	return o
+}
+
+// Ways in which a tracer gets its tracee.
+const (
+	traceme = "TRACEME"
+	attach  = "ATTACH"
+	seize   = "SEIZE"
+)
+
+// tracing is a tracee and all there is to know of it. Its tracer is the thread of
+// the test.
+type tracing struct {
+	t    *testing.T
+	s    *kit.Script
+	call *tracedCall
+	way  string
+
+	fork     *rawclone.Op   // makes the tracee
+	op       *rawclone.Op   // the traced call
+	join     *rawclone.Op   // waits for the child
+	body     *rawclone.List // what the child does
+	stack    uint64         // one for it
+	args     []byte         // the struct of the traced call
+	status   *uintptr       // its wait status, by join
+	ran      *uintptr       // 1 when it is about to end
+	after    *uintptr       // 1 when the tracee has gone on after the call
+	tid      *uintptr       // not 0 while there is a thread
+	gate     [2]int         // a pipe: what the tracee waits for before the call
+	scratch  []byte         // what ptrace(2) writes to
+	isThread bool
+
+	// Of one run:
+	tracee, child *task
+	attached      bool     // an event says that child is a tracee
+	event         uintptr  // message of the last event
+	poked         *uintptr // the number that the tracer has put there
+	pokedLate     bool     // that was after the child had its own
+	problems      []string
+}
+
+// task is a task that the tracer sees.
+type task struct {
+	pid             int
+	inCall          bool // its next syscall stop is that at the exit
+	ended, detached bool
+	stops           string // all that happened to it, each with a space behind
+}
+
+// The tracee, and its child, end with these.
+const (
+	traceeStatus = 6
+	childStatus  = 5
+)
+
+// newTracing prepares a tracing of a call by c.
+func newTracing(t *testing.T, way string, c *tracedCall) *tracing {
+	t.Helper()
+	pin(t)
+	s := kit.NewScript(t)
+	tr := &tracing{t: t, s: s, call: c, way: way, body: s.NewList(), stack: kit.Stack(t), args: s.Buffer(linux.SizeOfClone4Args), scratch: s.Buffer(512)}
+	tr.status, tr.after, tr.ran, tr.tid = s.Word(), s.Word(), s.Word(), s.Word()
+	if err := unix.Pipe(tr.gate[:]); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.Close(tr.gate[0])
+		unix.Close(tr.gate[1])
+		for _, p := range []*task{tr.tracee, tr.child} {
+			if p != nil && !p.ended && (p == tr.tracee || !p.detached) {
+				unix.Kill(p.pid, unix.SIGKILL)
+				for err := error(nil); err == nil || err == unix.EINTR; {
+					_, err = unix.Wait4(p.pid, nil, unix.WALL, nil)
+				}
+			}
+		}
+	})
+	return tr
+}
+
+// pin binds this thread, and all tasks it makes, to one CPU until the test ends. On
+// Linux a tracer spins until its tracee has left its CPU, if that is another one. A
+// slow machine would do little else.
+func pin(t *testing.T) {
+	t.Helper()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	cpu := 0
+	for !all.IsSet(cpu) {
+		cpu++
+	}
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.SchedSetaffinity(0, &all) })
+}
+
+// prepare makes a new script for the tracee: it waits to be let go, makes a child
+// with flags, waits for it and ends.
+func (tr *tracing) prepare(flags uint64, ownStack bool) {
+	tr.t.Helper()
+	s, child := tr.s, tr.body
+	s.Reset()
+	child.Reset()
+	tr.isThread = flags&linux.CLONE_THREAD != 0
+
+	child.Sys(rawclone.TrapStore, tr.ran, 1)
+	if tr.isThread {
+		// The status of a thread may be told as that of its process.
+		child.ExitTask(traceeStatus)
+		flags |= linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_CLEARTID
+	} else {
+		child.Exit(childStatus)
+	}
+
+	if tr.way == traceme {
+		me := s.Sys(unix.SYS_GETPID)
+		s.Sys(unix.SYS_PTRACE, unix.PTRACE_TRACEME)
+		s.Sys(unix.SYS_KILL, me, int(unix.SIGSTOP))
+	}
+	s.Sys(unix.SYS_READ, tr.gate[0], tr.scratch, 1)
+	var stack uint64
+	if ownStack {
+		stack = tr.stack
+	}
+	tr.op = s.Append(tr.call.op(tr.args, flags, stack, tr.tid, child))
+	s.Sys(rawclone.TrapStore, tr.after, 1)
+	if tr.isThread {
+		tr.join = s.FutexWait(tr.tid, tr.op, 0)
+	} else {
+		tr.join = s.Sys(unix.SYS_WAIT4, tr.op, tr.status, unix.WALL)
+	}
+	s.Exit(traceeStatus)
+}
+
+// ptrace is ptrace(2).
+func ptrace(request, pid int, addr, data uintptr) syscall.Errno {
+	_, _, e := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), addr, data, 0, 0)
+	return e
+}
+
+func (tr *tracing) ptrace(request, pid int, addr, data uintptr) {
+	tr.t.Helper()
+	if e := ptrace(request, pid, addr, data); e != 0 {
+		tr.t.Fatalf("%s of %d with %#x, %#x: %s; stops so far: %s", kit.RequestName(request), pid, addr, data, kit.ErrnoName(e), tr.tracee.stops)
+	}
+}
+
+// pokeNumber makes number the number of the call that the tracee is in, or -1 none.
+func (tr *tracing) pokeNumber(number uintptr) {
+	tr.t.Helper()
+	tr.poked, tr.pokedLate = &number, tr.attached
+	tr.poke(tr.tracee.pid, regNumber, number)
+}
+
+func (tr *tracing) problem(format string, args ...any) {
+	tr.problems = append(tr.problems, fmt.Sprintf(format, args...))
+}
+
+// spawn makes the tracee, for one run.
+func (tr *tracing) spawn() {
+	tr.t.Helper()
+	*tr.after, *tr.ran, *tr.status = 0, 0, 0
+	tr.child, tr.attached, tr.event, tr.poked, tr.problems = nil, false, 0, nil, nil
+	pid, e := tr.s.Start(kit.SIGCHLD)
+	if e != 0 {
+		tr.t.Fatalf("creating the tracee: %s", kit.ErrnoName(e))
+	}
+	tr.tracee = &task{pid: pid}
+}
+
+// begin makes the tracee, attaches to it with options and lets it run into the
+// call. With PTRACE_CONT as request it does not stop before an event there; with
+// others, it is request that it was resumed by last before the call.
+func (tr *tracing) begin(options, request int) {
+	tr.t.Helper()
+	tr.spawn()
+	options |= unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACESYSGOOD
+	stopped := "SIGSTOP"
+	switch tr.way {
+	case attach:
+		tr.ptrace(unix.PTRACE_ATTACH, tr.tracee.pid, 0, 0)
+	case seize:
+		tr.ptrace(unix.PTRACE_SEIZE, tr.tracee.pid, 0, uintptr(options))
+		if request == cont {
+			tr.open()
+			return
+		}
+		tr.ptrace(unix.PTRACE_INTERRUPT, tr.tracee.pid, 0, 0)
+		stopped = "STOP"
+	}
+	tr.must(stopped)
+	if tr.way != seize {
+		tr.ptrace(unix.PTRACE_SETOPTIONS, tr.tracee.pid, 0, uintptr(options))
+	}
+	tr.open()
+	tr.tracee.stops = ""
+	if request == cont {
+		tr.resume(tr.tracee, request)
+		return
+	}
+	// It may have been in the read already, and begins it again.
+	tr.resume(tr.tracee, step)
+	tr.must("read>")
+	tr.resume(tr.tracee, step)
+	tr.must("read<")
+	tr.tracee.stops = ""
+	tr.resume(tr.tracee, request)
+}
+
+// open lets the tracee make the call.
+func (tr *tracing) open() {
+	if _, err := unix.Write(tr.gate[1], []byte{0}); err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+// must waits for a stop of the tracee that has to come.
+func (tr *tracing) must(want string) {
+	tr.t.Helper()
+	if _, got := tr.wait(tr.tracee.pid); got != want {
+		tr.t.Fatalf("the tracee stopped with %s, want %s", got, want)
+	}
+}
+
+// wait waits for what happens next to the task pid, or to any if -1, and tells what.
+func (tr *tracing) wait(pid int) (*task, string) {
+	tr.t.Helper()
+	tracee, of := tr.tracee.pid, pid
+	late := time.AfterFunc(patience, func() {
+		// Nothing happens any more. This ends the wait.
+		unix.Kill(tracee, unix.SIGKILL)
+		if of > 0 {
+			unix.Kill(of, unix.SIGKILL)
+		}
+	})
+	var ws unix.WaitStatus
+	var err error
+	for {
+		pid, err = unix.Wait4(of, &ws, unix.WALL, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if !late.Stop() {
+		tr.t.Fatalf("nothing happened any more; stops of the tracee: %v", tr.tracee.stops)
+	}
+	if err != nil {
+		tr.t.Fatalf("wait4: %v; stops of the tracee: %v", err, tr.tracee.stops)
+	}
+	p := tr.tracee
+	if pid != p.pid {
+		if tr.child == nil {
+			tr.child = &task{pid: pid}
+		}
+		if p = tr.child; pid != p.pid {
+			tr.t.Fatalf("there is a second child")
+		}
+	}
+	stop := tr.name(p, ws)
+	p.stops += stop + " "
+	return p, stop
+}
+
+// name returns a name for what happened to p, and looks at its registers.
+func (tr *tracing) name(p *task, ws unix.WaitStatus) string {
+	tr.t.Helper()
+	switch {
+	case ws.Exited():
+		p.ended = true
+		return fmt.Sprintf("=%d", ws.ExitStatus())
+	case ws.Signaled():
+		p.ended = true
+		return unix.SignalName(ws.Signal())
+	}
+	call := tr.callName(p, tr.peek(p.pid, regNumber))
+	if p == tr.child && p.stops == "" {
+		if result := tr.peek(p.pid, regResult); result != 0 || call != "call" {
+			tr.problem("the child begins with result %#x, and the number of %s", result, call)
+		}
+	}
+	switch status := kit.Status(ws); status {
+	case kit.SyscallStop:
+		return tr.syscallStop(p, call)
+	case "stopped by SIGTRAP":
+		return "TRAP"
+	case "stopped by SIGSTOP":
+		return "SIGSTOP"
+	case "PTRACE_EVENT_STOP":
+		return "STOP"
+	case "PTRACE_EVENT_CLONE", "PTRACE_EVENT_FORK", "PTRACE_EVENT_VFORK":
+		return tr.eventStop(p, call, strings.TrimPrefix(status, "PTRACE_EVENT_"))
+	case "PTRACE_EVENT_VFORK_DONE":
+		return tr.eventStop(p, call, "DONE")
+	default:
+		return status
+	}
+}
+
+// syscallStop returns a name for a stop at the entry or the exit of a call.
+func (tr *tracing) syscallStop(p *task, call string) string {
+	tr.t.Helper()
+	result := tr.peek(p.pid, regResult)
+	p.inCall = !p.inCall
+	if p.inCall {
+		if int(result) != -int(unix.ENOSYS) {
+			tr.problem("the result at the entry to %s is %#x", call, result)
+		}
+		return call + ">"
+	}
+	if call == "call" {
+		if int(result) > 0 && (tr.event != 0 && result != tr.event || tr.child != nil && int(result) != tr.child.pid) {
+			tr.problem("the result at the exit is %d, the event message was %d, the child is %v", result, tr.event, tr.child)
+		}
+		if *tr.after != 0 {
+			tr.problem("the tracee ran on before the exit stop")
+		}
+	}
+	return call + "<"
+}
+
+// eventStop returns the name of an event that has a child's ID for a message.
+func (tr *tracing) eventStop(p *task, call, event string) string {
+	tr.t.Helper()
+	p.inCall = true
+	tr.attached = tr.attached || isEvent(event)
+	tr.ptrace(unix.PTRACE_GETEVENTMSG, p.pid, 0, rawclone.AddrOf(tr.scratch))
+	msg := *rawclone.WordOf(tr.scratch)
+	if tr.event != 0 && msg != tr.event || tr.child != nil && int(msg) != tr.child.pid {
+		tr.problem("the message of %s is %d, the last was %d, the child is %v", event, msg, tr.event, tr.child)
+	}
+	tr.event = msg
+	if call != "call" {
+		tr.problem("the number at %s is that of %s", event, call)
+	}
+	if event == "DONE" && *tr.ran != 1 {
+		tr.problem("the child had not run at %s", event)
+	}
+	return event
+}
+
+// callName returns a name for the number of a call that a tracer reads.
+func (tr *tracing) callName(p *task, number uintptr) string {
+	if poked := tr.poked; poked != nil && (p == tr.tracee || !tr.pokedLate) {
+		if number == *poked {
+			return "call"
+		}
+	} else if tr.call.shows(number, tr.call.number) {
+		return "call"
+	}
+	if tr.call.shows(number, tr.call.getpid) {
+		return "getpid"
+	}
+	switch number {
+	case unix.SYS_READ:
+		return "read"
+	case unix.SYS_WAIT4, unix.SYS_FUTEX:
+		return "join"
+	case unix.SYS_EXIT, unix.SYS_EXIT_GROUP:
+		return "exit"
+	}
+	return fmt.Sprintf("%#x", number)
+}
+
+// Requests by which a task is resumed.
+const (
+	cont   = unix.PTRACE_CONT
+	step   = unix.PTRACE_SYSCALL
+	emu    = unix.PTRACE_SYSEMU
+	single = unix.PTRACE_SINGLESTEP
+	detach = unix.PTRACE_DETACH
+	kill   = -1 // no request: SIGKILL
+)
+
+// requestName returns the name of a request, or of kill.
+func requestName(request int) string {
+	if request == kill {
+		return "SIGKILL"
+	}
+	return strings.TrimPrefix(kit.RequestName(request), "PTRACE_")
+}
+
+// resume lets a task go on.
+func (tr *tracing) resume(p *task, request int) {
+	tr.t.Helper()
+	switch request {
+	case kill:
+		if err := unix.Kill(p.pid, unix.SIGKILL); err != nil {
+			tr.t.Fatal(err)
+		}
+		return
+	case detach:
+		p.detached = true
+	case cont, emu, single:
+		p.inCall = false
+	}
+	tr.ptrace(request, p.pid, 0, 0)
+}
+
+// finish lets all go on until the end. At each stop, how says by which request.
+func (tr *tracing) finish(how func(p *task, stop string) int) {
+	tr.t.Helper()
+	for !tr.tracee.ended || tr.attached && tr.child == nil || tr.child != nil && !tr.child.ended && !tr.child.detached {
+		if p, stop := tr.wait(-1); !p.ended {
+			tr.resume(p, how(p, stop))
+		}
+	}
+}
+
+// check reports an error if the stops or the results are not as expected: the names
+// of the stops, with a space between. A child that is not traced has none.
+func (tr *tracing) check(tracee, child string) {
+	tr.t.Helper()
+	got, gotChild := strings.TrimSpace(tr.tracee.stops), ""
+	if tr.child != nil {
+		gotChild = strings.TrimSpace(tr.child.stops)
+	}
+	if got != tracee || gotChild != child {
+		tr.t.Errorf("\n\tthe tracee: %s\n\t      want: %s\n\t its child: %s\n\t      want: %s", got, tracee, gotChild, child)
+	}
+	for _, p := range tr.problems {
+		tr.t.Error(p)
+	}
+}
+
+// checkChild reports an error if the call has not made a child that ran, or gave
+// another ID than the tracer saw.
+func (tr *tracing) checkChild() {
+	tr.t.Helper()
+	if e := tr.op.Errno(); e != 0 || *tr.ran != 1 || *tr.after != 1 {
+		tr.t.Errorf("the call: %s, the child ran: %d, the tracee went on: %d", kit.ErrnoName(e), *tr.ran, *tr.after)
+	}
+	if tr.event != 0 && tr.op.Ret != tr.event || tr.child != nil && int(tr.op.Ret) != tr.child.pid {
+		tr.t.Errorf("the call returned %d, the event message was %d, the child is %v", tr.op.Ret, tr.event, tr.child)
+	}
+	if !tr.isThread && (tr.join.Ret != tr.op.Ret || *tr.status != childStatus<<8) {
+		tr.t.Errorf("the wait for child %d returned %d and %s", tr.op.Ret, int(tr.join.Ret), kit.Status(*tr.status))
+	}
+}
+
+// asTracer runs f as a subtest that may be a tracer: on one thread, which ends if the
+// test fails, and with it all tracees.
+func asTracer(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		runtime.LockOSThread()
+		t.Cleanup(func() {
+			if !t.Failed() {
+				runtime.UnlockOSThread()
+			}
+		})
+		f(t)
+	})
+}
