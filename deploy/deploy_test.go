@@ -1,5 +1,7 @@
-// Package deploy_test checks the configuration files in this directory as far as files
-// can be checked without what they configure. test/engines uses some of them for real.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package deploy_test checks the configuration files in this directory as files.
+// test/engines runs containers with most of them.
 package deploy_test
 
 import (
@@ -37,8 +39,8 @@ type cri struct {
 	Containerd struct{ Runtimes map[string]runtime }
 }
 
-// Both versions of containerd's configuration have the runtime, start gVisor's shim for
-// it, and let a pod's annotation through.
+// TestContainerd checks that both versions of containerd's configuration have the runtime,
+// start gVisor's shim for the runtime, and let a pod's annotation through.
 func TestContainerd(t *testing.T) {
 	for file, version := range map[string]int{"config.toml": 2, "config-v3.toml": 3} {
 		var c struct {
@@ -71,7 +73,7 @@ func TestContainerd(t *testing.T) {
 	}
 }
 
-// containerd itself reads the configuration of its version.
+// TestContainerdReadsIt checks that containerd reads the configuration of its version.
 func TestContainerdReadsIt(t *testing.T) {
 	if _, err := exec.LookPath("containerd"); err != nil {
 		t.Skipf("%v: apt-get install containerd", err)
@@ -87,15 +89,16 @@ func TestContainerdReadsIt(t *testing.T) {
 	var stderr bytes.Buffer
 	cmd := exec.Command("containerd", "-c", filepath.Join("containerd", file), "config", "dump")
 	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	dump, err := cmd.Output()
+	out := strings.ReplaceAll(string(dump), "'", `"`) // containerd 2 prints either kind of quotes.
 	for _, want := range []string{".containerd.runtimes." + name + "]", shimConfig, `pod_annotations = ["dev.gvisor.*"]`} {
-		if err != nil || !strings.Contains(string(out), want) {
+		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("%v: %v: no %q in\n%s%s", cmd, err, want, out, stderr.String())
 		}
 	}
 }
 
-// What the shim starts is where the guide installs it, by flags that runsc-ext has.
+// TestShimConfig checks that the shim starts the binary where the guide installs it.
 func TestShimConfig(t *testing.T) {
 	var c struct {
 		Binary string            `toml:"binary_name"`
@@ -107,6 +110,7 @@ func TestShimConfig(t *testing.T) {
 	}
 }
 
+// TestDocker checks that both runtimes of Docker are named like their binaries.
 func TestDocker(t *testing.T) {
 	b, err := os.ReadFile("docker/daemon.json")
 	if err != nil {
@@ -125,8 +129,8 @@ func TestDocker(t *testing.T) {
 	}
 }
 
-// object is what we use of a RuntimeClass and of a Pod. A field of another name, or at
-// another place, is an error, as it is for kubectl.
+// object has the fields that the files use of a RuntimeClass and of a Pod. A field of
+// another name, or at another place, is an error, as it is for kubectl.
 type object struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string
@@ -145,6 +149,7 @@ type object struct {
 	}
 }
 
+// TestKubernetes checks that the pods are of the class, and that one has clone4 off.
 func TestKubernetes(t *testing.T) {
 	classes := read(t, "kubernetes/runtimeclass.yaml")
 	if len(classes) != 1 || classes[0].APIVersion != "node.k8s.io/v1" || classes[0].Kind != "RuntimeClass" || classes[0].Handler != name {
@@ -165,7 +170,7 @@ func TestKubernetes(t *testing.T) {
 	}
 }
 
-// read reads all objects of a file.
+// read returns all objects of a file.
 func read(t *testing.T, file string) []object {
 	t.Helper()
 	f, err := os.Open(file)
