@@ -1,24 +1,79 @@
-# Release binaries: static, for each architecture, with checksums and an SBOM.
+# SPDX-License-Identifier: Apache-2.0
 #
-#	make release	into dist/
+# What is released, for each architecture. docs/releasing.md describes the files.
+#
+#	make release		binaries, SBOMs, packages and checksums, in dist/
+#	make check-release	make release a second time from nothing, and compare
+#	make packages		the Debian and RPM packages alone
+#	make staticcheck	static analysis; "make govulncheck" looks for known vulnerabilities
 
 VERSION := $(shell sed -n 's/^const Version = "\(.*\)"/\1/p' runsc-ext/internal/cli/version.go)
 ARCHES := amd64 arm64
+
+# The packages' own: a new number for a new package of the same version, and who
+# answers for the package.
+RELEASE := 1
+MAINTAINER := runsc-ext maintainers <maintainers@users.noreply.r-seed-959be9b3.example>
+
+# The time stamp in packages is the day of the version, unless the environment sets one.
+DATE := $(shell sed -n 's/^\#\# \[$(VERSION)\] - //p' CHANGELOG.md)
+SOURCE_DATE_EPOCH ?= $(shell date -u -d '$(DATE)' +%s)
+export VERSION RELEASE MAINTAINER SOURCE_DATE_EPOCH
+
+# Tools run on this machine, even if make's caller compiles for another.
+TOOL := GOOS= GOARCH= go run
 CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+# Later versions need modules that not every module proxy has.
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 binaries := $(ARCHES:%=runsc-ext-$(VERSION)-linux-%)
+sboms := $(binaries:%=%.cdx.json)
+debs := $(ARCHES:%=runsc-ext_$(VERSION)-$(RELEASE)_%.deb)
+rpms := $(patsubst %,runsc-ext-$(VERSION)-$(RELEASE).%.rpm,$(ARCHES:amd64=x86_64))
+rpms := $(rpms:%.arm64.rpm=%.aarch64.rpm)
 
-.PHONY: release
-release: $(binaries:%=dist/%) $(binaries:%=dist/%.cdx.json)
-	cd dist && sha256sum $(binaries) $(binaries:%=%.cdx.json) >SHA256SUMS
+.PHONY: release check-release packages staticcheck govulncheck FORCE
+release: $(binaries:%=dist/%) $(sboms:%=dist/%) packages
+	cd dist && sha256sum $(binaries) $(sboms) $(debs) $(rpms) >SHA256SUMS
 	cd dist && sha256sum -c SHA256SUMS
 
+# From other files in another directory, and with an empty build cache: the second
+# release shares nothing with the first one but the Go release and the module cache.
+check-release: release
+	@set -e; again=$$(mktemp -d); trap 'rm -rf "$$again"' EXIT; \
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$$again"; \
+	echo "making the release again, in $$again"; \
+	GOCACHE="$$again/.cache" $(MAKE) -C "$$again" --no-print-directory release; \
+	diff dist/SHA256SUMS "$$again/dist/SHA256SUMS"; \
+	echo "both releases have the same checksums"
+
 # The go command knows what is up to date.
-.PHONY: FORCE
 $(binaries:%=dist/%): dist/runsc-ext-$(VERSION)-linux-%: FORCE
 	@echo "building $@; this takes a minute or two the first time"
 	CGO_ENABLED=0 GOARCH=$* go build -trimpath -buildvcs=false -ldflags='-s -w' -o $@ ./runsc-ext
 
 # From the build information in the binary: what is in it, not what is in go.mod.
-$(binaries:%=dist/%.cdx.json): dist/%.cdx.json: dist/%
-	GOARCH= GOOS= go run $(CYCLONEDX) bin -json -std -noserial -notimestamp -version $(VERSION) -output $@ $<
+$(sboms:%=dist/%): dist/%.cdx.json: dist/%
+	$(TOOL) $(CYCLONEDX) bin -json -std -noserial -notimestamp -version $(VERSION) -output $@ $<
+
+packages: $(debs:%=dist/%) $(rpms:%=dist/%)
+
+dist/runsc-ext_$(VERSION)-$(RELEASE)_%.deb: dist/runsc-ext-$(VERSION)-linux-% dist/stage
+	ARCH=$* $(TOOL) $(NFPM) package -f deploy/packages/nfpm.yaml -p deb -t $@
+dist/runsc-ext-$(VERSION)-$(RELEASE).x86_64.rpm: dist/runsc-ext-$(VERSION)-linux-amd64 dist/stage
+	ARCH=amd64 $(TOOL) $(NFPM) package -f deploy/packages/nfpm.yaml -p rpm -t $@
+dist/runsc-ext-$(VERSION)-$(RELEASE).aarch64.rpm: dist/runsc-ext-$(VERSION)-linux-arm64 dist/stage
+	ARCH=arm64 $(TOOL) $(NFPM) package -f deploy/packages/nfpm.yaml -p rpm -t $@
+
+# What packages have beside the binary and the files of the source.
+dist/stage: FORCE
+	deploy/packages/stage $@
+
+staticcheck:
+	CGO_ENABLED=0 $(TOOL) $(STATICCHECK) ./...
+
+# Needs the database at https://vuln.go.dev, or where $GOVULNDB says.
+govulncheck:
+	CGO_ENABLED=0 $(TOOL) $(GOVULNCHECK) ./...

@@ -20,9 +20,6 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// linuxRun runs a static program on a Linux that has clone4, if it is there.
-const linuxRun = "../../shared/linux-clone4/linux-run"
-
 // place is a kernel to run a program on.
 type place struct {
 	name   string
@@ -49,21 +46,12 @@ func places() []place {
 // reference returns the Linux that has clone4. It has no file but the program.
 func reference(t *testing.T) place {
 	t.Helper()
-	if _, err := os.Stat(linuxRun); err != nil {
-		t.Skipf("no Linux with clone4 to compare with: %v", err)
-	}
-	if runtime.GOARCH != "amd64" {
-		t.Skipf("the Linux with clone4 is for amd64, not %s", runtime.GOARCH)
-	}
-	for _, tool := range []string{"qemu-system-x86_64", "cpio"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("the Linux with clone4 does not start here: %v", err)
-		}
-	}
+	_, err := sandbox.Native("program")
+	sandbox.Need(t, err)
 	return place{
 		name:   "reference",
 		clone4: true,
-		run:    func(args ...string) (*exec.Cmd, error) { return exec.Command(linuxRun, args...), nil },
+		run:    func(args ...string) (*exec.Cmd, error) { return sandbox.Native(args[0], args[1:]...) },
 	}
 }
 

@@ -17,13 +17,13 @@ type Missing string
 func (m Missing) Error() string { return string(m) }
 
 // Native returns the command that runs a static program on the reference kernel, a
-// Linux that has clone4. The error is a Missing where there is none: it is kept
-// beside the source, and is no part of it.
+// Linux that has clone4. The error is a Missing if the machine has none: the kernel is
+// no part of the source.
 func Native(program string, args ...string) (*exec.Cmd, error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, Missing("the reference kernel is for amd64")
 	}
-	runner, err := beside("linux-clone4/linux-run", "qemu-system-x86_64")
+	runner, err := runner("CLONE4_LINUX_RUN", "linux-clone4/linux-run", "qemu-system-x86_64")
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func Emulated(arch, platform string, settings []string, pkg string, args ...stri
 // EmulatedAt is Emulated at a level of clone4; "" is the default.
 func EmulatedAt(level, arch, platform string, settings []string, pkg string, args ...string) (*exec.Cmd, error) {
 	qemu := map[string]string{"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
-	runner, err := beside("machines/machine-run", qemu[arch])
+	runner, err := runner("CLONE4_MACHINE_RUN", "machines/machine-run", qemu[arch])
 	if err != nil {
 		return nil, err
 	}
@@ -72,18 +72,26 @@ func EmulatedAt(level, arch, platform string, settings []string, pkg string, arg
 	return cmd, nil
 }
 
-// beside returns the path of a tool that is kept beside the source, and that needs
-// the program named.
-func beside(name, needs string) (string, error) {
-	source, err := sourceDir()
-	if err != nil {
-		return "", err
+// runner returns the path of the program that the environment variable names, or else
+// of the one in the directory "shared" beside the source. The program needs qemu.
+// docs/reference-kernel.md is about both runners.
+func runner(variable, beside, qemu string) (string, error) {
+	path := os.Getenv(variable)
+	if path != "" {
+		if _, err := exec.LookPath(path); err != nil {
+			return "", fmt.Errorf("%s: %w", variable, err)
+		}
+	} else {
+		source, err := sourceDir()
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(source, "../shared", beside)
+		if _, err := os.Stat(path); err != nil {
+			return "", Missing(fmt.Sprintf("%s is not set, and there is no %s: see docs/reference-kernel.md", variable, path))
+		}
 	}
-	path := filepath.Join(source, "../shared", name)
-	if _, err := os.Stat(path); err != nil {
-		return "", Missing(fmt.Sprintf("no %s beside the source", name))
-	}
-	for _, program := range []string{needs, "cpio"} {
+	for _, program := range []string{qemu, "cpio"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return "", Missing(fmt.Sprintf("no %s here: apt-get install qemu-system-x86 qemu-system-arm cpio", program))
 		}

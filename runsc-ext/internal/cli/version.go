@@ -9,7 +9,7 @@ import (
 )
 
 // Version is the version of runsc-ext.
-const Version = "0.1.0"
+const Version = "0.2.0"
 
 const gvisorModule = "gvisor.dev/gvisor"
 
