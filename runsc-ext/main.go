@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
 //go:build !cgo
 
-// Command runsc-ext is gVisor's OCI runtime, runsc, with an extended sentry: the
-// programs in its sandboxes can call clone4. Every command and flag of runsc
-// works as it does there.
+// Command runsc-ext is gVisor's OCI runtime, runsc, with an extended sentry: the programs in
+// its sandboxes can call clone4. Every command and flag of runsc works as it does there.
 package main
 
 import "runsc-ext/runsc-ext/internal/cli"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cli is the command line of runsc-ext: runsc's own, with what the
 // extension adds to it before runsc takes over.
 package cli
@@ -30,29 +32,29 @@ func Main() {
 	}
 	// Until runsc has set its logs up, an error is for standard error alone.
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
-	if err := setVersion(); err != nil {
+	gvisor, err := setVersion()
+	if err != nil {
 		util.Fatalf("%v", err)
 	}
-	inv := parse(os.Args[1:])
-	if inv.startsSandbox() {
+	cl := parse(os.Args[1:])
+	if cl.starts {
 		if err := bootOwnSentry(); err != nil {
 			util.Fatalf("making runsc boot the extended sentry: %v", err)
 		}
 	}
-	level, err := settleLevel(inv)
-	if err != nil && (inv.startsSandbox() || inv.command == bootCommand) {
-		util.ErrorLogger = inv.errorLog()
+	set, err := resolveLevel(cl)
+	if err == nil {
+		err = cl.check()
+	}
+	// Commands that start no sandbox go on working: what is broken may be in their way.
+	if err != nil && (cl.starts || cl.isSentry()) {
+		util.ErrorLogger = cl.errorLog()
 		util.Fatalf("%v", err)
 	}
-	if err := inv.preflight(); err != nil {
-		util.ErrorLogger = inv.errorLog()
+	if err := clone4.Enable(set.level, extsyscalls.Options{Sentry: cl.isSentry()}); err != nil {
 		util.Fatalf("%v", err)
 	}
-	if err := clone4.Enable(level, extsyscalls.Options{Sentry: inv.command == bootCommand}); err != nil {
-		util.Fatalf("%v", err)
-	}
-
-	subcommands.Register(&probe.Probe{Level: level}, "")
+	subcommands.Register(&probe.Probe{Level: set.level, Source: set.source, Version: Version, GVisor: gvisor}, "")
 	maincli.Main()
 }
 

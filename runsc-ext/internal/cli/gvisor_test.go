@@ -1,16 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cli
 
 import (
-	"context"
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 	"gvisor.dev/gvisor/runsc/gvisorbinaries"
@@ -18,121 +16,112 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// The tests named TestGVisor* are of gVisor, not of this package: each protects
-// something that this package takes for granted and that gVisor does not promise.
-// See docs/upgrading.md for what to do when one fails.
+// The tests named TestGVisor* are of gVisor, not of this package: each checks something that
+// this package takes for granted and that gVisor does not promise. See docs/upgrading.md for
+// what to do when one fails.
 
-// Every command is known: which ones start a sandbox, and which do not. One that
-// starts a sandbox and is not in startsSandbox boots a stock sentry where there is
-// one, and takes the operator's level for granted.
+// TestGVisorCommands checks that every subcommand of runsc is known here, as one that starts a
+// sandbox or as one that does not. One that starts a sandbox and is not in subcommandTable
+// boots a stock sentry where there is one, and takes the operator's level for granted.
 func TestGVisorCommands(t *testing.T) {
 	others := strings.Fields(`
 		boot checkpoint cpu-features debug delete events exec export-metrics features flags fscheckpoint
 		gofer help install kill list metric-metadata metric-server mitigate nvproxy pause port-forward profile
 		ps read read-control resume spec start state statefile symbolize tar trace umount uninstall update
 		usage wait write-control`)
-	starting := strings.Fields("bwrap create do probe restore run sandboxexec")
 	list, _, ok := strings.Cut(runscExt(t, "help"), "Additional help topics")
 	if !ok {
 		t.Fatalf("the output of help has another form: %s", list)
 	}
 	var commands []string
-	for _, line := range regexp.MustCompile(`(?m)^\t(\S+)\s`).FindAllStringSubmatch(list, -1) {
-		commands = append(commands, line[1])
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+)\s`).FindAllStringSubmatch(list, -1) {
+		commands = append(commands, m[1])
 	}
 	for i, name := range commands {
-		inv := invocation{command: name}
-		switch starts := inv.startsSandbox(); {
+		switch starts := subcommandTable[name].starts; {
 		case slices.Contains(commands[:i], name):
 			t.Errorf("there are two commands %q", name)
-		case starts != slices.Contains(starting, name):
-			t.Errorf("command %q starts a sandbox: %t, and this test does not think so", name, starts)
+		case starts && slices.Contains(others, name):
+			t.Errorf("subcommandTable says that command %q starts a sandbox, this test does not", name)
 		case !starts && !slices.Contains(others, name):
-			t.Errorf("command %q is new in gVisor: if it starts a sandbox, put it into startsSandbox; if it does not, into this test", name)
+			t.Errorf("command %q is new in gVisor: if it starts a sandbox, put it into subcommandTable; if it does not, into this test", name)
 		}
 	}
-	for _, name := range append(starting, others...) {
+	for name := range subcommandTable {
+		others = append(others, name)
+	}
+	for _, name := range others {
 		if !slices.Contains(commands, name) {
 			t.Errorf("there is no command %q any more", name)
 		}
 	}
 }
 
-// Under the name bwrap, runsc is its command of that name, which parse does not see.
-// That command makes its sandbox by executing the binary again, with a command that
-// parse does see, and so with the extended sentry.
+// TestGVisorBwrap checks that a sandbox of bwrap has the extended sentry. Under that name, runsc
+// is its subcommand bwrap, which parse does not see; it executes the binary again, with a
+// subcommand that parse does see.
 func TestGVisorBwrap(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("without root, bwrap needs more of the machine than a sandbox does")
 	}
-	bin, err := sandbox.Binary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	bwrap, sidecars := filepath.Join(dir, "bwrap"), filepath.Join(dir, "gvisor-bin")
-	b, err := os.ReadFile(bin)
-	if err != nil {
+	bwrap, sentry := sandbox.Install(t, dir, "bwrap"), filepath.Join(dir, "gvisor-bin", "gvisor_sentry")
+	if err := os.Mkdir(filepath.Dir(sentry), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err = errors.Join(
-		os.WriteFile(bwrap, b, 0o755),
-		os.Mkdir(sidecars, 0o755),
-		os.WriteFile(filepath.Join(sidecars, "gvisor_sentry"), []byte("#!/bin/sh\nexit 1\n"), 0o755),
-	)
-	if err != nil {
+	if err := os.WriteFile(sentry, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, bwrap, "--ro-bind", "/", "/", "echo", "in the sandbox").CombinedOutput()
-	if err != nil || string(out) != "in the sandbox\n" {
-		t.Errorf("%q, %v: a stock sentry has taken the place of ours, or bwrap does not start", out, err)
-	}
+	sandbox.Run(t, bwrap, "--ro-bind", "/", "/", "echo", "in the sandbox").Check(t, 0, "in the sandbox\n")
 }
 
-// Every global flag of runsc is one that parse knows. With one that it does not, it
-// would not find the command after it.
+// TestGVisorGlobalFlags checks that parse knows every global flag of runsc. After one that it
+// does not know, it would not find the subcommand.
 func TestGVisorGlobalFlags(t *testing.T) {
-	inv := parse(nil)
+	c := parse(nil)
 	flags := regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(runscExt(t, "flags"), -1)
 	if len(flags) < 50 {
 		t.Fatalf("the output of flags has another form: %q", flags)
 	}
 	for _, f := range flags {
-		if inv.global.Lookup(f[1]) == nil {
+		if c.global.Lookup(f[1]) == nil {
 			t.Errorf("parse does not know the global flag -%s", f[1])
 		}
 	}
 	for _, name := range []string{"TESTONLY-unsafe-nonroot", "directfs", "log", "network", "oci-seccomp", "platform", "platform_device_path", "rootless"} {
-		if inv.global.Lookup(name) == nil {
+		if c.global.Lookup(name) == nil {
 			t.Errorf("runsc has no global flag -%s any more", name)
 		}
 	}
 }
 
-// The flags by which runsc decides whether the sentry becomes nobody have the names
-// and values that sentryIsNobody looks for.
+// TestGVisorSentryIsNobody checks that the flags by which runsc decides whether the sentry
+// becomes nobody have the names and values that sentryIsNobody looks for.
 func TestGVisorSentryIsNobody(t *testing.T) {
 	root := os.Geteuid() == 0
-	for flags, want := range map[string]bool{
-		"":                                false,
-		"--directfs":                      false,
-		"--directfs=true --network=none":  false,
-		"--directfs=false":                root,
-		"--directfs=0 --network=none":     root,
-		"--directfs=F --network=sandbox":  root,
-		"--directfs=false --network host": false,
+	for _, tc := range []struct {
+		flags string
+		want  bool
+	}{
+		{flags: "", want: false},
+		{flags: "--directfs", want: false},
+		{flags: "--directfs=true --network=none", want: false},
+		{flags: "--directfs=false", want: root},
+		{flags: "--directfs=0 --network=none", want: root},
+		{flags: "--directfs=F --network=sandbox", want: root},
+		{flags: "--directfs=false --network host", want: false},
 	} {
-		inv := parse(append(strings.Fields(flags), "do", "true"))
-		if got := inv.sentryIsNobody(); inv.command != "do" || got != want {
-			t.Errorf("%q: the sentry of command %q becomes nobody: %t, want %t", flags, inv.command, got, want)
-		}
+		t.Run(tc.flags, func(t *testing.T) {
+			c := parse(append(strings.Fields(tc.flags), "do", "true"))
+			if got := c.sentryIsNobody(); c.name != "do" || got != tc.want {
+				t.Errorf("the sentry of command %q becomes nobody: %t, want %t", c.name, got, tc.want)
+			}
+		})
 	}
 }
 
-// bootOwnSentry knows every program that gVisor may boot as a sentry, and the one
-// that executes it.
+// TestGVisorSidecars checks that bootOwnSentry knows every program that gVisor may boot as a
+// sentry, and the one that executes it.
 func TestGVisorSidecars(t *testing.T) {
 	known := []string{"runsc-metric-server", "checkpointgofer", "gvisor_sentry", "gvisor-sentry-prewarmer"}
 	var names []string
@@ -149,7 +138,8 @@ func TestGVisorSidecars(t *testing.T) {
 	}
 }
 
-// Platforms are registered before Main: the one for KVM is replaced then.
+// TestGVisorHasKVM checks that platforms are registered before Main, which replaces the one
+// for KVM.
 func TestGVisorHasKVM(t *testing.T) {
 	if _, err := platform.Lookup("kvm"); err != nil {
 		t.Error(err)
@@ -163,9 +153,9 @@ func runscExt(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), bin, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("runsc-ext %v: %v\n%s", args, err, out)
+	r := sandbox.Run(t, bin, args...)
+	if r.Status != 0 {
+		t.Fatal(r)
 	}
-	return string(out)
+	return r.Stdout + r.Stderr
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cli
 
 import (
@@ -10,124 +12,190 @@ import (
 	"path/filepath"
 	"strings"
 
-	"gvisor.dev/gvisor/runsc/cmd/util"
+	"golang.org/x/sys/unix"
 
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
-// LevelAnnotation is the OCI annotation by which a sandbox asks for a level of
-// clone4 no higher than the operator's. Engines pass on annotations of gVisor's
-// own name space where they are configured for gVisor at all.
+// LevelAnnotation is the OCI annotation by which a sandbox asks for a level of clone4 no
+// higher than the operator's. Engines that are configured for gVisor pass on annotations of
+// its name space.
 const LevelAnnotation = "dev.gvisor.ext.clone4"
 
-// LevelFileSuffix is what the operator's file has after the name of the binary
-// that it is for. There is no flag: a sentry gets none that runsc does not know,
-// an empty environment, and no inherited file. It can see where its binary is.
-const LevelFileSuffix = ".clone4"
+// The operator's level is in two files: one beside the binary, with the binary's name and
+// LevelFileSuffix, and one with the same name in LevelDir. There is no flag: a sentry gets
+// none that runsc does not know, an empty environment, and no inherited file. It can see
+// its binary's name.
+const (
+	LevelFileSuffix = ".clone4"
+	LevelDir        = "/etc/runsc-ext"
+)
 
-// levelEnv tells the operator's level to a sentry that executed itself again, in
-// a root directory where the file is out of sight. Only the sentry sets it: runsc
-// starts one with an empty environment.
+// levelEnv tells the operator's level to a sentry that executes itself again in a root
+// directory without the files. Only the sentry sets it: runsc starts a sentry with an
+// empty environment.
 const levelEnv = "RUNSC_EXT_CLONE4"
 
-// settleLevel returns the level of clone4 for the process that inv describes: the
-// sandbox's if it is to be a sentry, else the operator's.
+// maxLevelSize is how much of a file or annotation is looked at: more than any level, and
+// little enough for a message.
+const maxLevelSize = 64
+
+// setting is a level of clone4, and what set it: "default", the name of a file, or an
+// annotation.
+type setting struct {
+	level  clone4.Level
+	source string
+}
+
+// resolveLevel returns the level of clone4 for this process: the sandbox's if the process
+// becomes a sentry, else the operator's.
 //
-// The commands that start a sentry check all that it will check. It could tell
-// nobody why it refuses: they can.
-func settleLevel(inv invocation) (clone4.Level, error) {
-	operator, err := operatorLevel(inv.command == bootCommand)
+// A command that starts a sentry makes every check that the sentry will make, as nobody
+// reads what a sentry writes before it has a log.
+func resolveLevel(c *commandLine) (setting, error) {
+	operator, err := operatorLevel(c)
 	if err != nil {
-		return clone4.LevelOff, err
+		return setting{}, err
 	}
-	if inv.startsSandbox() && inv.sentryIsNobody() {
-		if err := visibleToAll(levelFile()); err != nil {
-			return clone4.LevelOff, fmt.Errorf("the sentry will run as nobody and cannot see the level of clone4: %w", err)
-		}
+	spec := c.spec()
+	if spec == nil {
+		return operator, nil
 	}
-	if spec := inv.spec(); spec != nil {
-		sandbox, err := sandboxLevel(spec, operator)
-		if err != nil {
-			return clone4.LevelOff, err
-		}
-		if inv.command == bootCommand {
-			return sandbox, nil
-		}
+	sandbox, err := sandboxLevel(spec, operator)
+	if err != nil || c.isSentry() {
+		return sandbox, err
 	}
 	return operator, nil
 }
 
-// operatorLevel returns the level for all sandboxes that do not lower it.
-func operatorLevel(sentry bool) (clone4.Level, error) {
-	if sentry {
-		if value, ok := os.LookupEnv(levelEnv); ok {
-			return clone4.ParseLevel(value)
+// operatorLevel returns the level of all sandboxes that do not ask for a lower one.
+func operatorLevel(c *commandLine) (setting, error) {
+	if value, ok := os.LookupEnv(levelEnv); ok && c.isSentry() {
+		level, err := clone4.ParseLevel(value)
+		return setting{level, "the operator's level"}, err
+	}
+	files, err := levelFiles()
+	if err != nil {
+		return setting{}, err
+	}
+	if c.starts && c.sentryIsNobody() {
+		for _, name := range files {
+			if err := visibleToAll(name); err != nil {
+				return setting{}, fmt.Errorf("the sentry runs as nobody and cannot see the level of clone4: %w", err)
+			}
 		}
 	}
-	name := levelFile()
-	level := clone4.LevelOn
-	switch contents, err := os.ReadFile(name); {
-	case err == nil:
-		if level, err = clone4.ParseLevel(strings.TrimSpace(string(contents))); err != nil {
-			return clone4.LevelOff, fmt.Errorf("%s: %w", name, err)
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return clone4.LevelOff, fmt.Errorf("reading the level of clone4: %w", err)
-	default:
-		if _, err := os.Lstat(name); err == nil {
-			return clone4.LevelOff, fmt.Errorf("reading the level of clone4: %s is a symbolic link to nowhere", name)
-		}
+	operator, err := lowestLevel(files)
+	if err == nil && c.isSentry() {
+		err = os.Setenv(levelEnv, operator.level.String())
 	}
-	if sentry {
-		if err := os.Setenv(levelEnv, level.String()); err != nil {
-			return clone4.LevelOff, err
-		}
-	}
-	return level, nil
+	return operator, err
 }
 
-// levelFile returns the name of the operator's file.
-func levelFile() string {
+// levelFiles returns the names of the operator's files.
+func levelFiles() ([]string, error) {
 	exe, err := os.Executable()
 	if err != nil {
-		util.Fatalf("finding the file with the level of clone4: %v", err) // no /proc
+		return nil, fmt.Errorf("finding the files with the level of clone4: %w", err) // no /proc
 	}
-	return exe + LevelFileSuffix
+	return []string{
+		exe + LevelFileSuffix,
+		filepath.Join(LevelDir, filepath.Base(exe)+LevelFileSuffix),
+	}, nil
 }
 
-// visibleToAll returns an error if some user cannot see whether a file is there,
-// or cannot read it.
+// lowestLevel returns the lowest level of the files that there are, or the default if there
+// is none.
+func lowestLevel(files []string) (setting, error) {
+	lowest := setting{clone4.LevelOn, "default"}
+	found := false
+	for _, name := range files {
+		level, ok, err := readLevel(name)
+		if err != nil {
+			return setting{}, fmt.Errorf("the level of clone4 in %s: %w", name, err)
+		}
+		if ok && (!found || level < lowest.level) {
+			lowest, found = setting{level, name}, true
+		}
+	}
+	return lowest, nil
+}
+
+// readLevel reads a level from a file. It returns false if there is no file.
+func readLevel(name string) (clone4.Level, bool, error) {
+	// O_NONBLOCK: a FIFO would block.
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(name); err == nil {
+			return 0, false, errors.New("a symbolic link to nowhere: remove it, or write off, on or fd into the file that it names")
+		}
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("%w: make the file readable, or remove it", errors.Unwrap(err))
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return 0, false, fmt.Errorf("not a regular file (%v): replace it by a file with off, on or fd in it, or remove it", fi.Mode().Type())
+	}
+	contents, err := io.ReadAll(io.LimitReader(f, maxLevelSize+1))
+	if err != nil {
+		return 0, false, err
+	}
+	// Editors of other systems write a byte-order mark and CRLF.
+	level, err := parseLevel(strings.TrimSpace(strings.TrimPrefix(string(contents), "\ufeff")))
+	return level, true, err
+}
+
+// parseLevel is clone4.ParseLevel with an error of a bounded size.
+func parseLevel(s string) (clone4.Level, error) {
+	if len(s) > maxLevelSize {
+		s = s[:maxLevelSize] + "..."
+	}
+	return clone4.ParseLevel(s)
+}
+
+// visibleToAll returns an error if some user cannot see whether a file is there, or cannot
+// read it.
 func visibleToAll(name string) error {
-	if fi, err := os.Stat(name); err == nil && fi.Mode()&0o4 == 0 {
-		return fmt.Errorf("%s is not readable for all: chmod o+r", name)
+	names := []string{name}
+	if target, err := filepath.EvalSymlinks(name); err == nil && target != name {
+		names = append(names, target)
 	}
-	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
-		if fi, err := os.Stat(dir); err != nil || fi.Mode()&0o1 == 0 {
-			return fmt.Errorf("%s is not open to all: chmod o+x", dir)
+	for _, name := range names {
+		if fi, err := os.Stat(name); err == nil && fi.Mode()&0o4 == 0 {
+			return fmt.Errorf("%s is not readable for all: chmod o+r %[1]s", name)
 		}
-		if dir == filepath.Dir(dir) {
-			return nil
+		for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+			// A directory that is not there hides nothing.
+			if fi, err := os.Stat(dir); err == nil && fi.Mode()&0o1 == 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s is not open to all: chmod o+x %[1]s", dir)
+			}
+			if dir == filepath.Dir(dir) {
+				break
+			}
 		}
 	}
+	return nil
 }
 
-// sandboxLevel returns the level of the sandbox with the given OCI spec. To ask
-// for more than the operator's is an error, as it is for gVisor's own annotations.
-func sandboxLevel(spec io.Reader, operator clone4.Level) (clone4.Level, error) {
+// sandboxLevel returns the level of the sandbox with the given OCI spec. To ask for more
+// than the operator's level is an error, as for gVisor's own annotations.
+func sandboxLevel(spec []byte, operator setting) (setting, error) {
 	var s struct{ Annotations map[string]string }
-	if err := json.NewDecoder(spec).Decode(&s); err != nil {
-		return operator, nil // runsc itself says what is wrong with it.
+	if json.Unmarshal(spec, &s) != nil {
+		return operator, nil // runsc reports what is wrong with the spec.
 	}
 	value, ok := s.Annotations[LevelAnnotation]
 	if !ok {
 		return operator, nil
 	}
-	level, err := clone4.ParseLevel(value)
+	level, err := parseLevel(value)
 	if err != nil {
-		return clone4.LevelOff, fmt.Errorf("annotation %s: %w", LevelAnnotation, err)
+		return setting{}, fmt.Errorf("annotation %s: %w", LevelAnnotation, err)
 	}
-	if level > operator {
-		return clone4.LevelOff, fmt.Errorf("annotation %s=%q: an annotation can lower the level of clone4, not raise it, and the operator's is %q (file %s beside the binary)", LevelAnnotation, value, operator, LevelFileSuffix)
+	if level > operator.level {
+		return setting{}, fmt.Errorf("annotation %s=%q: an annotation can lower the level of clone4, not raise it, and the operator's is %q (%s): ask for %[3]q or less, or raise the level in the operator's files, *%[5]s", LevelAnnotation, value, operator.level, operator.source, LevelFileSuffix)
 	}
-	return level, nil
+	return setting{level, "annotation " + LevelAnnotation}, nil
 }

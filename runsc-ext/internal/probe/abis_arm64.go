@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package probe
 
 import (
-	"runsc-ext/abi/linux"
+	extlinux "runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
 )
 
 var abis = []abi{
-	{name: "arm64", instruction: "svc", number: linux.SYS_CLONE4_GENERIC, entry: rawclone.Syscall, supported: true},
+	{name: "arm64", instruction: "svc", number: extlinux.SYS_CLONE4_GENERIC, entry: rawclone.Syscall},
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package probe
 
 import (
@@ -8,15 +10,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"runsc-ext/abi/linux"
+	extlinux "runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
 )
 
-// GuestCommand is the one argument with which runsc-ext runs as the guest of a
-// probe, inside of the sandbox.
+// GuestCommand is the only argument of runsc-ext when it is the guest of a probe, in the
+// sandbox.
 const GuestCommand = "probe-guest"
 
-// childStatus is the exit status of the child that the guest makes.
+// childStatus is the exit status of the child that the guest creates.
 const childStatus = 42
 
 // outcome is what the guest saw of one way to call clone4.
@@ -33,29 +35,32 @@ type outcome struct {
 	// Reaped is set if waiting for the child gave its exit status.
 	Reaped bool `json:"reaped"`
 
-	// FD is set if clone4 gave a descriptor from which the child's end was read,
-	// and the child reaped itself.
+	// FD is set if a child's exit status was read from a descriptor, and nobody had
+	// to wait for the child: CLONE_FD and CLONE_AUTOREAP.
 	FD bool `json:"fd"`
 
-	// Signal ended the process that made the call; 0 if it lived.
+	// Signal killed the process that made the call; 0 if the process lived.
 	Signal syscall.Signal `json:"signal,omitempty"`
 }
 
-// Guest calls clone4 in every way that the architecture has and writes the
-// outcomes, in the order of abis, to standard output as JSON.
+// started is the first line that the guest writes.
+const started = "started\n"
+
+// Guest calls clone4 through every ABI. It writes started, and then the outcomes in the order
+// of abis, each as soon as it is known.
 func Guest() {
-	outcomes := make([]outcome, len(abis))
-	for i, abi := range abis {
-		outcomes[i] = try(abi)
-	}
-	if err := json.NewEncoder(os.Stdout).Encode(outcomes); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	os.Stdout.WriteString(started)
+	e := json.NewEncoder(os.Stdout)
+	for _, abi := range abis {
+		if err := e.Encode(try(abi)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 }
 
-// try makes a process that calls clone4 by abi, and waits for what comes of it.
-// It is a process of its own because the instruction may be one that ends it.
+// try creates a process that calls clone4 through abi, and waits for it. The instruction may
+// kill the process.
 func try(abi abi) outcome {
 	var (
 		p      = rawclone.NewProgram()
@@ -69,22 +74,22 @@ func try(abi abi) outcome {
 	// Only an exit signal, and a struct of size 0: what fork(2) is.
 	clone4 := rawclone.Op{Trap: abi.number, Entry: abi.entry, Args: [6]uintptr{0, uintptr(unix.SIGCHLD)}, Child: child}
 	// And what only LevelFD has.
-	fd, info, args := p.Word(), words(p, linux.SizeOfClonefdInfo), words(p, linux.SizeOfClone4FDArgs)
-	size := uintptr(linux.SizeOfClone4FDArgs)
+	fd, info, args := p.Word(), words(p, extlinux.SizeOfClonefdInfo), words(p, extlinux.SizeOfClone4FDArgs)
+	size := uintptr(extlinux.SizeOfClone4FDArgs)
 	if abi.compat {
-		size = linux.SizeOfCompatClone4FDArgs
+		size = extlinux.SizeOfCompatClone4FDArgs
 		*rawclone.WordAt(args, 2) = rawclone.Addr(fd) << 32 // the sixth field of 4 bytes
 	} else {
 		*rawclone.WordAt(args, 5) = rawclone.Addr(fd)
 	}
 	clone4FD := clone4
-	clone4FD.Args = [6]uintptr{0, linux.CLONE_FD | linux.CLONE_AUTOREAP, size, rawclone.Addr(args)}
+	clone4FD.Args = [6]uintptr{0, extlinux.CLONE_FD | extlinux.CLONE_AUTOREAP, size, rawclone.Addr(args)}
 	caller := p.List(
 		clone4,
 		rawclone.Op{Trap: unix.SYS_WAIT4, Deref: 1, Args: [6]uintptr{0, rawclone.Addr(status), unix.WALL}},
 		clone4FD,
 		rawclone.Sys(rawclone.TrapLoad, fd),
-		rawclone.Op{Trap: unix.SYS_READ, Deref: 1, Args: [6]uintptr{0, rawclone.Addr(info), linux.SizeOfClonefdInfo}},
+		rawclone.Op{Trap: unix.SYS_READ, Deref: 1, Args: [6]uintptr{0, rawclone.Addr(info), extlinux.SizeOfClonefdInfo}},
 		rawclone.Sys(unix.SYS_WAIT4, -1, 0, unix.WALL),
 		rawclone.Op{Trap: unix.SYS_EXIT_GROUP},
 	)
@@ -111,7 +116,7 @@ func try(abi abi) outcome {
 		o.PID = pid
 		o.Ran = *ran == 1
 		read, none := rawclone.At(caller, 4), rawclone.At(caller, 5)
-		o.FD = read.Ret == linux.SizeOfClonefdInfo && *info>>32 == childStatus && none.Errno() == unix.ECHILD
+		o.FD = read.Ret == extlinux.SizeOfClonefdInfo && *info>>32 == childStatus && none.Errno() == unix.ECHILD
 		o.Reaped = waited == pid && unix.WaitStatus(*status).ExitStatus() == childStatus
 	}
 	return o

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package probe is the subcommand that boots a sandbox and says which ways to
 // call clone4 work in it.
 package probe
@@ -10,18 +12,22 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/google/subcommands"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/cmd/util"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
+	"gvisor.dev/gvisor/runsc/specutils"
 	"gvisor.dev/gvisor/runsc/version"
 
-	"runsc-ext/abi/linux"
+	extlinux "runsc-ext/abi/linux"
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
@@ -31,19 +37,24 @@ type abi struct {
 	instruction string
 	number      uintptr
 	entry       uintptr // a value of rawclone.Op.Entry
-
-	compat bool // the words of the args struct have 32 bits
-
-	// supported is set if the extended sentry has clone4 there.
-	supported bool
+	compat      bool    // the words of the args struct have 32 bits
 }
+
+// defaultTimeout suits emulated machines, where a sandbox takes most of a minute to boot.
+const defaultTimeout = 3 * time.Minute
 
 // Probe implements subcommands.Command for the "probe" command.
 type Probe struct {
-	// Level is the level of clone4 that sandboxes have.
-	Level clone4.Level
+	// Level is the level of clone4 that sandboxes have, and Source is what set it:
+	// "default", or the name of a file.
+	Level  clone4.Level
+	Source string
 
-	format string
+	// Version is the version of runsc-ext, GVisor is that of gVisor.
+	Version, GVisor string
+
+	format  string
+	timeout time.Duration
 }
 
 // Name implements subcommands.Command.Name.
@@ -58,11 +69,11 @@ func (*Probe) Synopsis() string {
 
 // Usage implements subcommands.Command.Usage.
 func (*Probe) Usage() string {
-	return `probe [flags] - boots a sandbox with the global flags given, calls clone4 in it in
-every way that the architecture has, and reports what came of each.
+	return `probe [flags] - boots a sandbox with the global flags given, calls clone4 in it through
+every ABI that the architecture has, and reports what became of each call.
 
-The exit status is 0 if all that runsc-ext supports works, 1 if some of it does
-not (also where clone4 is switched off), 128 if no sandbox could be had.
+The exit status is 0 if all of them work, 1 if some do not (as where clone4 is switched
+off), 128 if there is no sandbox, or none that answers within the time limit.
 
 `
 }
@@ -70,6 +81,7 @@ not (also where clone4 is switched off), 128 if no sandbox could be had.
 // SetFlags implements subcommands.Command.SetFlags.
 func (p *Probe) SetFlags(f *flag.FlagSet) {
 	f.StringVar(&p.format, "format", "text", "output format: text or json")
+	f.DurationVar(&p.timeout, "timeout", defaultTimeout, "time after which the probe kills the sandbox and gives up")
 }
 
 // Execute implements subcommands.Command.Execute.
@@ -86,14 +98,17 @@ func (p *Probe) Execute(_ context.Context, f *flag.FlagSet, args ...any) subcomm
 	default:
 		return util.Errorf("unknown format %q: the formats are text, json", p.format)
 	}
+	if p.timeout <= 0 {
+		return util.Errorf("-timeout=%v: the time limit has to be above 0, as -timeout=%v", p.timeout, defaultTimeout)
+	}
 	conf := args[0].(*config.Config)
 	ws := args[1].(*unix.WaitStatus)
 
-	outcomes, err := bootAndTry(conf)
+	outcomes, err := bootAndTry(conf, p.timeout)
 	if err != nil {
 		return util.Errorf("probe: %v", err)
 	}
-	r := newReport(conf, p.Level, outcomes)
+	r := p.newReport(conf, outcomes)
 	if err := write(os.Stdout, r); err != nil {
 		return util.Errorf("probe: writing the report: %v", err)
 	}
@@ -103,37 +118,126 @@ func (p *Probe) Execute(_ context.Context, f *flag.FlagSet, args ...any) subcomm
 	return subcommands.ExitSuccess
 }
 
-// bootAndTry runs Guest in a sandbox of its own.
-func bootAndTry(conf *config.Config) ([]outcome, error) {
+// bootAndTry runs Guest in a sandbox of its own. Nothing of the sandbox is left.
+func bootAndTry(conf *config.Config, timeout time.Duration) ([]outcome, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	state, err := os.MkdirTemp("", "runsc-ext-probe-*")
+	if err != nil {
+		return nil, fmt.Errorf("making a directory for the sandbox's state: %w: set TMPDIR to a directory that may be written", err)
+	}
+	defer func() {
+		// runsc leaves a mount there for the next sandbox without network.
+		unix.Unmount(filepath.Join(state, specutils.NullNetNSFilename), unix.MNT_DETACH)
+		os.RemoveAll(state)
+	}()
 	// A probe has no use for a network or for limits, and both can be out of
 	// reach where a sandbox is not.
-	args := append(conf.ToFlags(), "--network=none", "--ignore-cgroups")
+	args := append(conf.ToFlags(), "--network=none", "--ignore-cgroups", "--root="+state)
 	if os.Geteuid() != 0 {
 		args = append(args, "--rootless")
 	}
 	args = append(args, "do", exe, GuestCommand)
-	do := exec.Command("/proc/self/exe", args...)
+
+	// What a sandbox has started becomes a child of this process when its parent is killed.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("becoming a subreaper: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	do := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	do.WaitDelay = 5 * time.Second
 	var stdout, stderr bytes.Buffer
 	do.Stdout, do.Stderr = &stdout, &stderr
-	if err := do.Run(); err != nil {
-		return nil, fmt.Errorf("no sandbox on platform %q: %w\n%s%s", conf.Platform, err, strings.TrimSpace(stderr.String()), hint(conf))
-	}
-	var outcomes []outcome
-	if err := json.Unmarshal(stdout.Bytes(), &outcomes); err != nil || len(outcomes) != len(abis) {
-		return nil, fmt.Errorf("the guest in the sandbox wrote %q, not an outcome for each of %d ABIs (%v)", stdout.String(), len(abis), err)
+	err = do.Run()
+	killChildren()
+	outcomes, rest := decode(stdout.String())
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("no answer from a sandbox on platform %q: waited %v for %s%s\n%s%s",
+			conf.Platform, timeout, awaited(stdout.String(), outcomes), messages(&stderr), patience(conf, timeout), hint(conf))
+	case err != nil:
+		return nil, fmt.Errorf("no sandbox on platform %q: %w%s%s", conf.Platform, err, messages(&stderr), hint(conf))
+	case len(outcomes) != len(abis) || rest != "":
+		return nil, fmt.Errorf("the guest in the sandbox wrote %q, not an outcome for each of %d ABIs", stdout.String(), len(abis))
 	}
 	return outcomes, nil
+}
+
+// decode decodes what the guest wrote: the outcomes of the first ABIs, and what is none.
+func decode(stdout string) (outcomes []outcome, rest string) {
+	rest, ok := strings.CutPrefix(stdout, started)
+	for ok && len(outcomes) < len(abis) {
+		var line string
+		var o outcome
+		if line, rest, ok = strings.Cut(rest, "\n"); !ok || json.Unmarshal([]byte(line), &o) != nil {
+			return outcomes, line + rest
+		}
+		outcomes = append(outcomes, o)
+	}
+	return outcomes, rest
+}
+
+// awaited says what a guest that wrote stdout did not come to.
+func awaited(stdout string, outcomes []outcome) string {
+	switch {
+	case !strings.HasPrefix(stdout, started):
+		return "the sandbox to boot and to start a program"
+	case len(outcomes) < len(abis):
+		return fmt.Sprintf("the program in the sandbox to call clone4 through the %s ABI", abis[len(outcomes)].name)
+	default:
+		return "the sandbox to exit"
+	}
+}
+
+// killChildren kills all children of this process, and theirs, which become children of this
+// process. It does not wait for a process that cannot die.
+func killChildren() {
+	for range 100 {
+		files, _ := filepath.Glob("/proc/self/task/*/children")
+		var pids []string
+		for _, name := range files {
+			b, _ := os.ReadFile(name)
+			pids = append(pids, strings.Fields(string(b))...)
+		}
+		if len(pids) == 0 {
+			return
+		}
+		for _, s := range pids {
+			if pid, err := strconv.Atoi(s); err == nil {
+				unix.Kill(pid, unix.SIGKILL)
+				unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// messages returns what a sandbox wrote to standard error, on lines of their own.
+func messages(stderr *bytes.Buffer) string {
+	s := strings.TrimSpace(stderr.String())
+	if s != "" {
+		s = "\n" + s
+	}
+	return s
+}
+
+// patience says what to try if a sandbox does not answer.
+func patience(conf *config.Config, timeout time.Duration) string {
+	s := fmt.Sprintf("On a slow machine, allow more time: probe -timeout=%v.", 3*timeout)
+	if conf.Platform == "kvm" {
+		s += " A machine that is itself virtual may have a /dev/kvm that creates virtual machines and does not run them."
+	}
+	return s
 }
 
 // hint says what is often missing where a sandbox does not start.
 func hint(conf *config.Config) string {
 	switch {
 	case conf.Platform == "kvm":
-		return "\nThe kvm platform needs /dev/kvm, readable and writable. Without it: --platform=systrap."
+		return "\nThe kvm platform needs a /dev/kvm that this user may read and write, and that runs virtual machines. Without it: --platform=systrap."
 	case os.Geteuid() != 0:
 		return "\nWithout root, a sandbox needs user namespaces: see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns. Or run it as root."
 	default:
@@ -143,11 +247,19 @@ func hint(conf *config.Config) string {
 
 // report is the result of a probe.
 type report struct {
-	Version  string   `json:"version"`
+	Version  string   `json:"version"` // as --version has it
+	Versions versions `json:"versions"`
 	Platform string   `json:"platform"`
-	Clone4   string   `json:"clone4"`
+	Clone4   string   `json:"clone4"` // the level
+	Source   string   `json:"source"` // of the level: "default", or the name of a file
 	OK       bool     `json:"ok"`
 	ABIs     []result `json:"abis"`
+}
+
+// versions has the parts of report.Version.
+type versions struct {
+	RunscExt string `json:"runsc-ext"`
+	GVisor   string `json:"gvisor"`
 }
 
 // result is the result for one ABI.
@@ -155,62 +267,60 @@ type result struct {
 	ABI         string `json:"abi"`
 	Instruction string `json:"instruction"`
 	Number      uint64 `json:"number"`
-	Supported   bool   `json:"supported"`
 	Works       bool   `json:"works"`
 	outcome
 	Meaning string `json:"meaning"`
 }
 
-func newReport(conf *config.Config, level clone4.Level, outcomes []outcome) report {
+func (p *Probe) newReport(conf *config.Config, outcomes []outcome) report {
 	r := report{
 		Version:  version.Version(),
+		Versions: versions{RunscExt: p.Version, GVisor: p.GVisor},
 		Platform: conf.Platform,
-		Clone4:   level.String(),
+		Clone4:   p.Level.String(),
+		Source:   p.Source,
 		OK:       true,
 	}
 	for i, abi := range abis {
 		o := outcomes[i]
-		works := o.PID != 0 && o.Ran && o.Reaped && (o.FD || level < clone4.LevelFD)
+		works := o.PID != 0 && o.Ran && o.Reaped && (o.FD || p.Level < clone4.LevelFD)
 		r.ABIs = append(r.ABIs, result{
 			ABI:         abi.name,
 			Instruction: abi.instruction,
 			Number:      uint64(abi.number),
-			Supported:   abi.supported,
 			Works:       works,
 			outcome:     o,
-			Meaning:     meaning(abi, o, level),
+			Meaning:     p.meaning(o),
 		})
-		r.OK = r.OK && (works || !abi.supported)
+		r.OK = r.OK && works
 	}
 	return r
 }
 
 // meaning says in words what o is.
-func meaning(abi abi, o outcome, level clone4.Level) string {
+func (p *Probe) meaning(o outcome) string {
 	switch {
 	case o.Signal != 0:
-		return fmt.Sprintf("%s: the platform does not let this instruction make a system call", unix.SignalName(o.Signal))
-	case o.Errno == syscall.ENOSYS && !abi.supported:
-		return "ENOSYS: this version of runsc-ext has no clone4 there"
-	case o.Errno == syscall.ENOSYS && level == clone4.LevelOff:
-		return "ENOSYS: clone4 is switched off, by the file beside the binary"
+		return fmt.Sprintf("%s: this instruction makes no system call on this platform", unix.SignalName(o.Signal))
+	case o.Errno == syscall.ENOSYS && p.Level == clone4.LevelOff:
+		return "ENOSYS: clone4 is switched off, by " + p.Source
 	case o.Errno != 0:
 		return fmt.Sprintf("%s: %v", unix.ErrnoName(o.Errno), o.Errno)
 	case !o.Ran:
-		return fmt.Sprintf("child %d was made, but did not run", o.PID)
+		return fmt.Sprintf("child %d was created, but did not run", o.PID)
 	case !o.Reaped:
 		return fmt.Sprintf("child %d ran, but could not be waited for", o.PID)
-	case level == clone4.LevelFD && !o.FD:
-		return fmt.Sprintf("child %d was made, ran and was reaped, but CLONE_FD and CLONE_AUTOREAP do not work", o.PID)
-	case level == clone4.LevelFD:
-		return fmt.Sprintf("works: child %d was made, ran and was reaped, another reaped itself and was read from a descriptor", o.PID)
+	case p.Level == clone4.LevelFD && !o.FD:
+		return fmt.Sprintf("child %d was created, ran and was reaped, but CLONE_FD and CLONE_AUTOREAP do not work", o.PID)
+	case p.Level == clone4.LevelFD:
+		return fmt.Sprintf("works: child %d was created, ran and was reaped; the exit of another was read from a descriptor", o.PID)
 	default:
-		return fmt.Sprintf("works: child %d was made, ran and was reaped", o.PID)
+		return fmt.Sprintf("works: child %d was created, ran and was reaped", o.PID)
 	}
 }
 
 func writeText(w io.Writer, r report) error {
-	fmt.Fprintf(w, "%s, platform %s, clone4 %s\n\n", r.Version, r.Platform, r.Clone4)
+	fmt.Fprintf(w, "%s, platform %s, clone4 %s (%s)\n\n", r.Version, r.Platform, r.Clone4, r.Source)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "ABI\tCALL\tNUMBER\tRESULT")
 	for _, a := range r.ABIs {
@@ -222,7 +332,7 @@ func writeText(w io.Writer, r report) error {
 // number formats the number of a system call: as tables have it, with x32's bit
 // apart.
 func number(nr uint64) string {
-	const x32 = linux.X32_SYSCALL_BIT
+	const x32 = extlinux.X32_SYSCALL_BIT
 	if nr&x32 != 0 {
 		return fmt.Sprintf("%#x+%d", x32, nr&^x32)
 	}

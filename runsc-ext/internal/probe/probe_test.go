@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package probe
 
 import (
@@ -9,89 +11,119 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/runsc/config"
 
-	"runsc-ext/abi/linux"
+	extlinux "runsc-ext/abi/linux"
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
 var worked = outcome{PID: 7, Ran: true, Reaped: true}
 
-// The first column that people read is why something does not work: the cause
-// nearest to what they can change.
+// TestMeaning checks that the words for an outcome name the cause nearest to what people can
+// change.
 func TestMeaning(t *testing.T) {
-	supported, unsupported := abi{supported: true}, abi{}
 	for _, tc := range []struct {
 		name  string
-		abi   abi
 		o     outcome
 		level clone4.Level
 		want  string
 	}{
-		{"works", supported, worked, clone4.LevelOn, "works: child 7"},
-		{"works unexpectedly", unsupported, worked, clone4.LevelOn, "works: child 7"},
-		{"killed by a signal", unsupported, outcome{Signal: unix.SIGSEGV}, clone4.LevelOn, "SIGSEGV: the platform"},
-		{"not built in", unsupported, outcome{Errno: syscall.ENOSYS}, clone4.LevelOn, "ENOSYS: this version"},
-		{"not built in, and off", unsupported, outcome{Errno: syscall.ENOSYS}, clone4.LevelOff, "ENOSYS: this version"},
-		{"off", supported, outcome{Errno: syscall.ENOSYS}, clone4.LevelOff, "ENOSYS: clone4 is switched off"},
-		{"gone although on", supported, outcome{Errno: syscall.ENOSYS}, clone4.LevelOn, "ENOSYS: function not implemented"},
-		{"works, fd", supported, outcome{PID: 7, Ran: true, Reaped: true, FD: true}, clone4.LevelFD, "works: child 7 was made, ran and was reaped, another"},
-		{"no descriptor", supported, worked, clone4.LevelFD, "child 7 was made, ran and was reaped, but CLONE_FD"},
-		{"another error", supported, outcome{Errno: syscall.EINVAL}, clone4.LevelOn, "EINVAL: invalid argument"},
-		{"child did not run", supported, outcome{PID: 7}, clone4.LevelOn, "child 7 was made, but did not run"},
-		{"child was not reaped", supported, outcome{PID: 7, Ran: true}, clone4.LevelOn, "child 7 ran, but could not be waited for"},
+		{name: "works", o: worked, level: clone4.LevelOn, want: "works: child 7"},
+		{name: "killed by a signal", o: outcome{Signal: unix.SIGSEGV}, level: clone4.LevelOn, want: "SIGSEGV: this instruction"},
+		{name: "off", o: outcome{Errno: syscall.ENOSYS}, level: clone4.LevelOff, want: "ENOSYS: clone4 is switched off, by FILE"},
+		{name: "gone although on", o: outcome{Errno: syscall.ENOSYS}, level: clone4.LevelOn, want: "ENOSYS: function not implemented"},
+		{name: "works, fd", o: outcome{PID: 7, Ran: true, Reaped: true, FD: true}, level: clone4.LevelFD, want: "works: child 7 was created, ran and was reaped; the exit"},
+		{name: "no descriptor", o: worked, level: clone4.LevelFD, want: "child 7 was created, ran and was reaped, but CLONE_FD"},
+		{name: "another error", o: outcome{Errno: syscall.EINVAL}, level: clone4.LevelOn, want: "EINVAL: invalid argument"},
+		{name: "child did not run", o: outcome{PID: 7}, level: clone4.LevelOn, want: "child 7 was created, but did not run"},
+		{name: "child was not reaped", o: outcome{PID: 7, Ran: true}, level: clone4.LevelOn, want: "child 7 ran, but could not be waited for"},
 	} {
-		if got := meaning(tc.abi, tc.o, tc.level); !strings.HasPrefix(got, tc.want) {
-			t.Errorf("%s: got %q, want %q", tc.name, got, tc.want)
-		}
+		t.Run(tc.name, func(t *testing.T) {
+			p := &Probe{Level: tc.level, Source: "FILE"}
+			if got := p.meaning(tc.o); !strings.HasPrefix(got, tc.want) {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
 	}
 }
 
-// The exit status rests on OK: all that is supported has to work, all the way to
-// the child's exit status; what is not supported does not count.
+// TestReportOK checks that OK, on which the exit status rests, needs every ABI to work, all the
+// way to the child's exit status.
 func TestReportOK(t *testing.T) {
 	all := make([]outcome, len(abis))
 	for i := range all {
 		all[i] = worked
 	}
 	conf := &config.Config{Platform: "systrap"}
-	if r := newReport(conf, clone4.LevelOn, all); !r.OK {
+	on, fd := &Probe{Level: clone4.LevelOn}, &Probe{Level: clone4.LevelFD}
+	if r := on.newReport(conf, all); !r.OK {
 		t.Errorf("all work: got %+v, want OK", r)
 	}
-	if r := newReport(conf, clone4.LevelFD, all); r.OK || r.ABIs[0].Works {
-		t.Errorf("nothing is read from descriptors, at the level that has them: got %+v, want not OK", r)
+	if r := fd.newReport(conf, all); r.OK || r.ABIs[0].Works {
+		t.Errorf("nothing is read from descriptors at level fd: got %+v, want not OK", r)
 	}
 	for i, abi := range abis {
-		for _, o := range []outcome{
-			{Errno: syscall.ENOSYS},
-			{Signal: unix.SIGSEGV},
-			{PID: 7},
-			{PID: 7, Ran: true},
-			{PID: 7, Reaped: true},
-			{Ran: true, Reaped: true},
+		for name, o := range map[string]outcome{
+			"ENOSYS":      {Errno: syscall.ENOSYS},
+			"SIGSEGV":     {Signal: unix.SIGSEGV},
+			"did not run": {PID: 7},
+			"not reaped":  {PID: 7, Ran: true},
+			"ran not":     {PID: 7, Reaped: true},
+			"no PID":      {Ran: true, Reaped: true},
 		} {
-			outcomes := append([]outcome(nil), all...)
-			outcomes[i] = o
-			r := newReport(conf, clone4.LevelOn, outcomes)
-			if r.OK != !abi.supported {
-				t.Errorf("%s is %+v: OK is %t, want %t", abi.name, o, r.OK, !abi.supported)
-			}
-			for j, a := range r.ABIs {
-				if a.Works != (j != i) {
-					t.Errorf("%s is %+v: %s works = %t, want %t", abi.name, o, a.ABI, a.Works, j != i)
+			t.Run(abi.name+","+name, func(t *testing.T) {
+				outcomes := append([]outcome(nil), all...)
+				outcomes[i] = o
+				r := on.newReport(conf, outcomes)
+				if r.OK {
+					t.Errorf("%+v is OK", o)
 				}
-			}
+				for j, a := range r.ABIs {
+					if a.Works != (j != i) {
+						t.Errorf("%s works: %t, want %t", a.ABI, a.Works, j != i)
+					}
+				}
+			})
 		}
 	}
 }
 
-// Numbers are to be found in the tables that people have: those of x32 have its
-// bit apart.
+// TestAwaited checks that a probe says how far a sandbox came that does not answer.
+func TestAwaited(t *testing.T) {
+	const line = `{"pid":7,"ran":true,"reaped":true,"fd":false}` + "\n"
+	all := strings.Repeat(line, len(abis))
+	for _, tc := range []struct {
+		name, stdout string
+		outcomes     int
+		want         string // awaited
+		rest         string // that is no outcome
+	}{
+		{name: "nothing", want: "the sandbox to boot"},
+		{name: "started", stdout: started, want: "through the " + abis[0].name + " ABI"},
+		{name: "half a line", stdout: started + line[:9], want: "through the " + abis[0].name + " ABI", rest: line[:9]},
+		{name: "all", stdout: started + all, outcomes: len(abis), want: "the sandbox to exit"},
+		{name: "more", stdout: started + all + "x", outcomes: len(abis), want: "the sandbox to exit", rest: "x"},
+		{name: "something else", stdout: "bash: " + line, want: "the sandbox to boot", rest: "bash: " + line},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			outcomes, rest := decode(tc.stdout)
+			if len(outcomes) != tc.outcomes || rest != tc.rest {
+				t.Errorf("got %d outcomes and %q, want %d and %q", len(outcomes), rest, tc.outcomes, tc.rest)
+			}
+			if got := awaited(tc.stdout, outcomes); !strings.Contains(got, tc.want) {
+				t.Errorf("awaited is %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestWriteText checks that the text names the source of the level, and that numbers can be
+// found in the tables that people have: those of x32 have its bit apart.
 func TestWriteText(t *testing.T) {
-	r := report{Version: "v", Platform: "p", Clone4: "on", ABIs: []result{
-		{ABI: "amd64", Instruction: "syscall", Number: linux.SYS_CLONE4_AMD64, Meaning: "first"},
-		{ABI: "x32", Instruction: "syscall", Number: linux.SYS_CLONE4_X32, Meaning: "second"},
-		{ABI: "i386", Instruction: "int $0x80", Number: linux.SYS_CLONE4_I386, Meaning: "third"},
+	r := report{Version: "v", Platform: "p", Clone4: "on", Source: "default", ABIs: []result{
+		{ABI: "amd64", Instruction: "syscall", Number: extlinux.SYS_CLONE4_AMD64, Meaning: "first"},
+		{ABI: "x32", Instruction: "syscall", Number: extlinux.SYS_CLONE4_X32, Meaning: "second"},
+		{ABI: "i386", Instruction: "int $0x80", Number: extlinux.SYS_CLONE4_I386, Meaning: "third"},
 	}}
-	const want = `v, platform p, clone4 on
+	const want = `v, platform p, clone4 on (default)
 
 ABI    CALL       NUMBER          RESULT
 amd64  syscall    323             first

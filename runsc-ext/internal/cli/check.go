@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cli
 
 import (
@@ -12,27 +14,19 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// preflight looks for what keeps a sandbox from starting on many machines, and says
-// what to do about it. Where runsc comes to it, the error is that of a system call
-// somewhere on the way, or that a process has ended.
-func (inv *invocation) preflight() error {
-	switch inv.command {
-	case "create", "do", "restore", "run":
-	default:
+// check looks for what keeps a sandbox from starting on many machines, and says what to do
+// about it. runsc would report that a system call failed, or that a process exited.
+func (c *commandLine) check() error {
+	if !c.checked {
 		return nil
 	}
-	if err := checkPlatform(inv.flag("platform"), inv.flag("platform_device_path")); err != nil {
+	if err := checkPlatform(c.flag("platform"), c.flag("platform_device_path")); err != nil {
 		return err
 	}
-	if inv.flag("TESTONLY-unsafe-nonroot") == "true" {
+	if c.flag("TESTONLY-unsafe-nonroot") == "true" {
 		return nil
 	}
-	return checkNamespaces(inv.flag("rootless") == "true")
-}
-
-// flag returns the value of a global flag.
-func (inv *invocation) flag(name string) string {
-	return inv.global.Lookup(name).Value.String()
+	return checkNamespaces(c.flag("rootless") == "true")
 }
 
 func checkPlatform(name, device string) error {
@@ -57,8 +51,8 @@ func checkPlatform(name, device string) error {
 	return unix.Close(vm)
 }
 
-// checkNamespaces makes a process in namespaces such as a sandbox has. It shares this
-// one's memory, and only exits: a copy would take most of the time.
+// checkNamespaces creates a process in namespaces such as a sandbox has. The process shares
+// memory with this one, and only exits: a copy would take most of the time.
 func checkNamespaces(rootless bool) error {
 	flags := uintptr(unix.CLONE_VM | unix.CLONE_NEWIPC | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS)
 	if rootless {
