@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/moby/profiles/seccomp"
@@ -74,6 +75,42 @@ func TestOCISeccomp(t *testing.T) {
 				c.Run(t).Check(t, 0, want)
 			})
 		}
+	}
+}
+
+// TestOCISeccompContradiction checks that a container does not start if its profile treats
+// the two names of clone4's number differently, and that the message names both.
+func TestOCISeccompContradiction(t *testing.T) {
+	p := profile(specs.ActAllow, "clone4", specs.ActAllow)
+	p.Syscalls = append(p.Syscalls, profile(specs.ActAllow, "userfaultfd", specs.ActErrno).Syscalls...)
+	for _, tc := range []struct {
+		name  string
+		flag  string // after --oci-seccomp
+		level string // the operator's
+		want  string // in the message; "" if the container starts
+	}{
+		{name: "refused", want: "allows one of clone4 and userfaultfd and refuses the other"},
+		{name: "profiles not in use", flag: "--oci-seccomp=false"},
+		{name: "clone4 off", level: "off"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bin := install(t)
+			if tc.level != "" {
+				sandbox.WriteFile(t, bin+sandbox.LevelSuffix, tc.level)
+			}
+			c := sandbox.NewContainer(t, bin, sandbox.Platforms[0], guest(t, "exit=0")...)
+			c.Flags = append(c.Flags, "--oci-seccomp")
+			if tc.flag != "" {
+				c.Flags = append(c.Flags, tc.flag)
+			}
+			c.Edit(t, func(spec *specs.Spec) { spec.Linux.Seccomp = p })
+			r := c.Run(t)
+			if tc.want == "" {
+				r.Check(t, 0, "")
+			} else if r.Status != 128 || !strings.Contains(r.Stderr, tc.want) {
+				t.Errorf("got %v, want status 128 and %q", r, tc.want)
+			}
+		})
 	}
 }
 

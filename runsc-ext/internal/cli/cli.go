@@ -46,6 +46,9 @@ func Main() {
 	if err == nil {
 		err = cl.check()
 	}
+	if err == nil && set.level >= clone4.LevelOn {
+		err = cl.checkProfile()
+	}
 	// Commands that start no sandbox go on working: what is broken may be in their way.
 	if err != nil && (cl.starts || cl.isSentry()) {
 		util.ErrorLogger = cl.errorLog()

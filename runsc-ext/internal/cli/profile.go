@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -16,10 +17,26 @@ const (
 	earlierName = "userfaultfd"
 )
 
-// checkProfile returns an error if a seccomp profile allows one name of clone4's number and
+// checkProfile checks the seccomp profile of the container that the subcommand starts, if
+// gVisor will make a filter of the profile.
+func (c *commandLine) checkProfile() error {
+	spec := c.spec()
+	if spec == nil || c.flag("oci-seccomp") != "true" {
+		return nil
+	}
+	var s struct {
+		Linux struct{ Seccomp *specs.LinuxSeccomp }
+	}
+	if json.Unmarshal(spec, &s) != nil {
+		return nil // runsc reports what is wrong with the spec.
+	}
+	return checkNames(s.Linux.Seccomp)
+}
+
+// checkNames returns an error if a seccomp profile allows one name of clone4's number and
 // refuses the other. The filter that gVisor makes of a profile takes the first rule for a
 // number, so the order of rules would decide.
-func checkProfile(profile *specs.LinuxSeccomp) error {
+func checkNames(profile *specs.LinuxSeccomp) error {
 	if profile == nil {
 		return nil
 	}

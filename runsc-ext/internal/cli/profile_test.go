@@ -9,9 +9,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// TestCheckProfile checks that a profile must not treat the two names of one number
+// TestCheckNames checks that a profile must not treat the two names of one number
 // differently, in whatever order its rules are.
-func TestCheckProfile(t *testing.T) {
+func TestCheckNames(t *testing.T) {
 	rule := func(action specs.LinuxSeccompAction, names ...string) specs.LinuxSyscall {
 		return specs.LinuxSyscall{Names: names, Action: action}
 	}
@@ -32,7 +32,7 @@ func TestCheckProfile(t *testing.T) {
 		{name: "one name both", rules: []specs.LinuxSyscall{rule(specs.ActAllow, "clone4"), rule(specs.ActKill, "clone4")}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := checkProfile(&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: tc.rules})
+			err := checkNames(&specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: tc.rules})
 			if (err != nil) != tc.bad {
 				t.Errorf("error %v, want one: %t", err, tc.bad)
 			}
@@ -41,7 +41,7 @@ func TestCheckProfile(t *testing.T) {
 			}
 		})
 	}
-	if err := checkProfile(nil); err != nil {
+	if err := checkNames(nil); err != nil {
 		t.Errorf("without a profile: %v", err)
 	}
 }
