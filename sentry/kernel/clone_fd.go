@@ -180,6 +180,7 @@ func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling b
 			p.takeBack(t)
 		}
 		nt.ThreadGroup().SendSignal(kernel.SignalInfoPriv(gvisorlinux.SIGKILL))
+		p.awaitGone(t)
 	}
 	return err
 }
@@ -259,18 +260,25 @@ func (p *pendingClone) undo(t *kernel.Task) {
 	}
 	if p.pidfd != nil {
 		// Until the child is gone, a wait4 with WUNTRACED would wait for it, and
-		// forever: gVisor does not notify anybody of the exit of such a child. It
-		// takes no time, unless the sandbox is paused just now.
-		gone, ch := waiter.NewChannelEntry(waiter.EventHUp)
-		p.pidfd.EventRegister(&gone)
-		defer p.pidfd.EventUnregister(&gone)
-		if p.pidfd.Readiness(childEvents)&waiter.EventHUp == 0 {
-			t.UninterruptibleSleepStart()
-			select {
-			case <-ch:
-			case <-time.After(time.Second):
-			}
-			t.UninterruptibleSleepFinish()
+		// forever: gVisor does not notify anybody of the exit of such a child.
+		p.awaitGone(t)
+	}
+}
+
+// awaitGone waits until the child of a call that fails is gone, which takes no time
+// unless the sandbox is paused just now, or a tracer has to wait for the child first.
+//
+// Preconditions: p.pidfd is set, and no gVisor lock is held.
+func (p *pendingClone) awaitGone(t *kernel.Task) {
+	gone, ch := waiter.NewChannelEntry(waiter.EventHUp)
+	p.pidfd.EventRegister(&gone)
+	defer p.pidfd.EventUnregister(&gone)
+	if p.pidfd.Readiness(childEvents)&waiter.EventHUp == 0 {
+		t.UninterruptibleSleepStart()
+		select {
+		case <-ch:
+		case <-time.After(time.Second):
 		}
+		t.UninterruptibleSleepFinish()
 	}
 }
