@@ -30,25 +30,27 @@ func TestCRI(t *testing.T) {
 		handler string
 		level   string // The pod's annotation.
 		edit    edit   // Of the container.
-		stdout  string // Of a program that calls clone4.
+		command []string
+		stdout  string
 		spawn   string // What the Go example says that it uses.
 	}{
-		{name: "on", handler: "runsc-ext", stdout: works, spawn: "spawn: using clone4\n"},
-		{name: "off", handler: "runsc-ext", level: "off", stdout: off, spawn: "spawn: using clone, as this kernel has no clone4\n"},
-		{name: "unprivileged", handler: "runsc-ext", edit: unprivileged, stdout: works},
-		{name: "container's annotation", handler: "runsc-ext", level: "off", edit: annotate("on"), stdout: off},
-		{name: "operator's off", handler: "runsc-ext-off", stdout: off},
+		{name: "on", handler: "runsc-ext", command: clone4, stdout: works, spawn: "spawn: using clone4\n"},
+		{name: "off", handler: "runsc-ext", level: "off", command: clone4Off, stdout: off, spawn: "spawn: using clone, as this kernel has no clone4\n"},
+		{name: "unprivileged", handler: "runsc-ext", edit: unprivileged, command: clone4, stdout: works},
+		{name: "container's annotation", handler: "runsc-ext", level: "off", edit: annotate("on"), command: clone4Off, stdout: off},
+		{name: "operator's off", handler: "runsc-ext-off", command: clone4Off, stdout: off},
 		// deploy/containerd and docs/containers.md warn of this.
-		{name: "no pod_annotations", handler: "runsc-ext-bare", level: "off", stdout: works},
-		{name: "no pod_annotations, unknown level", handler: "runsc-ext-bare", level: "sometimes", stdout: works},
+		{name: "no pod_annotations", handler: "runsc-ext-bare", level: "off", command: clone4, stdout: works},
+		{name: "no pod_annotations, unknown level", handler: "runsc-ext-bare", level: "sometimes", command: clone4, stdout: works},
 
-		{name: "profile not applied", handler: "runsc-ext", edit: seccomp("RuntimeDefault", ""), stdout: works},
-		{name: "runtime's profile", handler: "runsc-ext-seccomp", edit: seccomp("RuntimeDefault", ""), stdout: sandbox.Results("EPERM", sandbox.ABIs()...)},
-		{name: "runtime's profile, off", handler: "runsc-ext-seccomp", level: "off", edit: seccomp("RuntimeDefault", ""), stdout: sandbox.Results("EPERM", sandbox.ABIs()...)},
+		{name: "profile not applied", handler: "runsc-ext", edit: seccomp("RuntimeDefault", ""), command: clone4, stdout: works},
+		{name: "runtime's profile", handler: "runsc-ext-seccomp", edit: seccomp("RuntimeDefault", ""), command: clone4, stdout: sandbox.Results("EPERM", sandbox.ABIs()...)},
+		{name: "runtime's profile, off", handler: "runsc-ext-seccomp", level: "off", edit: seccomp("RuntimeDefault", ""), command: clone4Off, stdout: sandbox.Results("EPERM", sandbox.OffABIs()...)},
 		{
 			name:    "profile that allows all",
 			handler: "runsc-ext-seccomp",
 			edit:    seccomp("Localhost", n.write(t, "allow.json", `{"defaultAction": "SCMP_ACT_ALLOW"}`)),
+			command: clone4,
 			stdout:  byABI("ok", "ok", "ENOSYS"),
 		},
 		{
@@ -58,12 +60,13 @@ func TestCRI(t *testing.T) {
 				"defaultAction": "SCMP_ACT_ALLOW",
 				"syscalls": [{"names": ["clone4"], "action": "SCMP_ACT_ERRNO"}]
 			}`)),
-			stdout: byABI("EPERM", "ENOSYS", "ENOSYS"),
+			command: clone4,
+			stdout:  byABI("EPERM", "ENOSYS", "ENOSYS"),
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := n.runPod(t, tc.handler, tc.level)
-			p.check(t, 0, tc.stdout, clone4, tc.edit)
+			p.check(t, 0, tc.stdout, tc.command, tc.edit)
 			if tc.spawn == "" {
 				return
 			}
@@ -160,13 +163,15 @@ func TestCRINetwork(t *testing.T) {
 		}
 	}
 	// A server answers with what clone4 does in its pod.
-	server := slices.Concat([]string{"spawn", "nc", "-ll", "-p", "8080", "-e"}, clone4)
+	server := func(command []string) []string {
+		return slices.Concat([]string{"spawn", "nc", "-ll", "-p", "8080", "-e"}, command)
+	}
 	client := func(address string) []string {
 		return []string{"spawn", "sh", "-c", "until nc " + address + " 8080 </dev/null; do sleep 0.1; done"}
 	}
 	t.Run("host", func(t *testing.T) {
 		a, b := n.runPod(t, "runsc-ext-network", ""), n.runPod(t, "runsc-ext-network", "off")
-		a.start(t, server)
+		a.start(t, server(clone4))
 		a.check(t, 0, works, client("127.0.0.1"))
 		b.check(t, 0, works, client("127.0.0.1"))
 	})
@@ -180,8 +185,8 @@ func TestCRINetwork(t *testing.T) {
 	})
 	t.Run("CNI", func(t *testing.T) {
 		a, b := n.runPod(t, "runsc-ext", "", withCNI), n.runPod(t, "runsc-ext", "off", withCNI)
-		a.start(t, server)
-		b.start(t, server)
+		a.start(t, server(clone4))
+		b.start(t, server(clone4Off))
 		address := map[*pod]string{}
 		for _, p := range []*pod{a, b} {
 			var got struct {
