@@ -29,27 +29,28 @@ func TestCRI(t *testing.T) {
 		name    string
 		handler string
 		level   string // The pod's annotation.
-		pod     edit
-		edit    edit // Of the container.
+		edit    edit   // Of the container.
+		command []string
 		stdout  string
+		spawn   string // What the Go example says that it uses.
 	}{
-		{name: "on", handler: "runsc-ext", stdout: works},
-		{name: "off", handler: "runsc-ext", level: "off", stdout: off},
-		{name: "unprivileged", handler: "runsc-ext", edit: unprivileged, stdout: works},
-		{name: "container's annotation", handler: "runsc-ext", edit: annotate("off"), stdout: works},
-		{name: "both annotations", handler: "runsc-ext", level: "off", edit: annotate("on"), stdout: off},
-		{name: "operator's off", handler: "runsc-ext-off", stdout: off},
+		{name: "on", handler: "runsc-ext", command: clone4, stdout: works, spawn: "spawn: using clone4\n"},
+		{name: "off", handler: "runsc-ext", level: "off", command: clone4Off, stdout: off, spawn: "spawn: using clone, as this kernel has no clone4\n"},
+		{name: "unprivileged", handler: "runsc-ext", edit: unprivileged, command: clone4, stdout: works},
+		{name: "container's annotation", handler: "runsc-ext", level: "off", edit: annotate("on"), command: clone4Off, stdout: off},
+		{name: "operator's off", handler: "runsc-ext-off", command: clone4Off, stdout: off},
 		// deploy/containerd and docs/containers.md warn of this.
-		{name: "no pod_annotations", handler: "runsc-ext-bare", level: "off", stdout: works},
-		{name: "no pod_annotations, unknown level", handler: "runsc-ext-bare", level: "sometimes", stdout: works},
+		{name: "no pod_annotations", handler: "runsc-ext-bare", level: "off", command: clone4, stdout: works},
+		{name: "no pod_annotations, unknown level", handler: "runsc-ext-bare", level: "sometimes", command: clone4, stdout: works},
 
-		{name: "profile not applied", handler: "runsc-ext", edit: seccomp("RuntimeDefault", ""), stdout: works},
-		{name: "runtime's profile", handler: "runsc-ext-seccomp", edit: seccomp("RuntimeDefault", ""), stdout: sandbox.Results("EPERM", sandbox.ABIs()...)},
-		{name: "runtime's profile, off", handler: "runsc-ext-seccomp", level: "off", edit: seccomp("RuntimeDefault", ""), stdout: sandbox.Results("EPERM", sandbox.ABIs()...)},
+		{name: "profile not applied", handler: "runsc-ext", edit: seccomp("RuntimeDefault", ""), command: clone4, stdout: works},
+		{name: "runtime's profile", handler: "runsc-ext-seccomp", edit: seccomp("RuntimeDefault", ""), command: clone4, stdout: sandbox.Results("EPERM", sandbox.ABIs()...)},
+		{name: "runtime's profile, off", handler: "runsc-ext-seccomp", level: "off", edit: seccomp("RuntimeDefault", ""), command: clone4Off, stdout: sandbox.Results("EPERM", sandbox.OffABIs()...)},
 		{
 			name:    "profile that allows all",
 			handler: "runsc-ext-seccomp",
 			edit:    seccomp("Localhost", n.write(t, "allow.json", `{"defaultAction": "SCMP_ACT_ALLOW"}`)),
+			command: clone4,
 			stdout:  byABI("ok", "ok", "ENOSYS"),
 		},
 		{
@@ -59,34 +60,19 @@ func TestCRI(t *testing.T) {
 				"defaultAction": "SCMP_ACT_ALLOW",
 				"syscalls": [{"names": ["clone4"], "action": "SCMP_ACT_ERRNO"}]
 			}`)),
-			stdout: byABI("EPERM", "ENOSYS", "ENOSYS"),
+			command: clone4,
+			stdout:  byABI("EPERM", "ENOSYS", "ENOSYS"),
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := n.runPod(t, tc.handler, tc.level, tc.pod)
-			p.check(t, 0, tc.stdout, clone4, tc.edit)
-		})
-	}
-}
-
-// TestCRIFallback checks that the Go example uses clone where its pod has no clone4.
-func TestCRIFallback(t *testing.T) {
-	n := newNode(t)
-	for level, stderr := range map[string]string{
-		"":    "spawn: using clone4\n",
-		"off": "spawn: using clone, as this kernel has no clone4\n",
-	} {
-		t.Run("level "+level, func(t *testing.T) {
-			p := n.runPod(t, "runsc-ext", level)
-			c := p.start(t, []string{"spawn", "echo", "hello"})
-			if got := c.wait(t); got.ExitCode != 0 {
-				t.Errorf("got %+v, want exit status 0", got)
+			p := n.runPod(t, tc.handler, tc.level)
+			p.check(t, 0, tc.stdout, tc.command, tc.edit)
+			if tc.spawn == "" {
+				return
 			}
-			if got := c.log(t, "stdout"); got != "hello\n" {
-				t.Errorf("standard output is %q, want hello", got)
-			}
-			if got := c.log(t, "stderr"); got != stderr {
-				t.Errorf("standard error is %q, want %q", got, stderr)
+			c := p.check(t, 0, "hello\n", []string{"spawn", "echo", "hello"}, tc.edit)
+			if got := c.log(t, "stderr"); got != tc.spawn {
+				t.Errorf("%v: standard error is %q, want %q", c, got, tc.spawn)
 			}
 		})
 	}
@@ -104,8 +90,8 @@ func TestCRIRefused(t *testing.T) {
 	}{
 		{"unknown", "runsc-ext", "sometimes", []string{sandbox.LevelAnnotation, `"sometimes"`, "off, on"}},
 		{"empty", "runsc-ext", "", []string{sandbox.LevelAnnotation, `""`, "off, on"}},
-		{"above the default", "runsc-ext", "fd", []string{sandbox.LevelAnnotation, "fd", "on"}},
-		{"above the operator's", "runsc-ext-off", "on", []string{sandbox.LevelAnnotation, "off", "on"}},
+		{"above the default", "runsc-ext", "fd", []string{sandbox.LevelAnnotation, `"fd"`, "operator"}},
+		{"above the operator's", "runsc-ext-off", "on", []string{sandbox.LevelAnnotation, `"on"`, "operator"}},
 		{"no such handler", "runsc-ext-missing", "on", []string{"runsc-ext-missing"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -148,14 +134,7 @@ func TestCRIPod(t *testing.T) {
 			p.check(t, tc.status, tc.stdout, tc.command, tc.edit)
 		})
 		t.Run("exec "+tc.name, func(t *testing.T) {
-			var got struct {
-				Stdout   []byte
-				ExitCode int
-			}
-			n.must(t, "ExecSync", object{"container_id": long.id, "cmd": tc.command, "timeout": 60}, &got)
-			if got.ExitCode != tc.status || string(got.Stdout) != tc.stdout {
-				t.Errorf("status %d and %q, want status %d and %q", got.ExitCode, got.Stdout, tc.status, tc.stdout)
-			}
+			long.checkExec(t, tc.status, tc.stdout, tc.command)
 		})
 	}
 
@@ -184,13 +163,15 @@ func TestCRINetwork(t *testing.T) {
 		}
 	}
 	// A server answers with what clone4 does in its pod.
-	server := slices.Concat([]string{"spawn", "nc", "-ll", "-p", "8080", "-e"}, clone4)
+	server := func(command []string) []string {
+		return slices.Concat([]string{"spawn", "nc", "-ll", "-p", "8080", "-e"}, command)
+	}
 	client := func(address string) []string {
 		return []string{"spawn", "sh", "-c", "until nc " + address + " 8080 </dev/null; do sleep 0.1; done"}
 	}
 	t.Run("host", func(t *testing.T) {
 		a, b := n.runPod(t, "runsc-ext-network", ""), n.runPod(t, "runsc-ext-network", "off")
-		a.start(t, server)
+		a.start(t, server(clone4))
 		a.check(t, 0, works, client("127.0.0.1"))
 		b.check(t, 0, works, client("127.0.0.1"))
 	})
@@ -204,8 +185,8 @@ func TestCRINetwork(t *testing.T) {
 	})
 	t.Run("CNI", func(t *testing.T) {
 		a, b := n.runPod(t, "runsc-ext", "", withCNI), n.runPod(t, "runsc-ext", "off", withCNI)
-		a.start(t, server)
-		b.start(t, server)
+		a.start(t, server(clone4))
+		b.start(t, server(clone4Off))
 		address := map[*pod]string{}
 		for _, p := range []*pod{a, b} {
 			var got struct {
@@ -340,14 +321,7 @@ func TestCRIRestart(t *testing.T) {
 			if got := c.status(t); got.State != "CONTAINER_RUNNING" {
 				t.Errorf("got %+v, want a container that runs", got)
 			}
-			var got struct {
-				Stdout   []byte
-				ExitCode int
-			}
-			n.must(t, "ExecSync", object{"container_id": c.id, "cmd": clone4, "timeout": 60}, &got)
-			if got.ExitCode != 0 || string(got.Stdout) != works {
-				t.Errorf("exec: status %d and %q, want %q", got.ExitCode, got.Stdout, works)
-			}
+			c.checkExec(t, 0, works, clone4)
 			p.check(t, 0, works, clone4)
 		})
 	}
@@ -388,14 +362,13 @@ func annotate(level string) edit {
 
 // unprivileged has a container follow Kubernetes' "restricted" pod security standard.
 func unprivileged(config object) {
-	config["linux"] = object{"security_context": object{
-		"run_as_user":     object{"value": 1000},
-		"run_as_group":    object{"value": 1000},
-		"readonly_rootfs": true,
-		"no_new_privs":    true,
-		"capabilities":    object{"drop_capabilities": []string{"ALL"}},
-		"seccomp":         object{"profile_type": "RuntimeDefault"},
-	}}
+	context := at(config, "linux", "security_context")
+	context["run_as_user"] = object{"value": 1000}
+	context["run_as_group"] = object{"value": 1000}
+	context["readonly_rootfs"] = true
+	context["no_new_privs"] = true
+	context["capabilities"] = object{"drop_capabilities": []string{"ALL"}}
+	context["seccomp"] = object{"profile_type": "RuntimeDefault"}
 }
 
 // seccomp gives a container a seccomp profile.

@@ -334,8 +334,8 @@ func (p *pod) processes(t *testing.T) []int {
 		}
 		for _, field := range strings.Fields(string(b)) {
 			pid, err := strconv.Atoi(field)
-			if err != nil {
-				return err
+			if err != nil || pid == 0 {
+				return fmt.Errorf("%s has the process %q: %v", path, field, err)
 			}
 			pids = append(pids, pid)
 		}
@@ -382,8 +382,8 @@ func (p *pod) start(t *testing.T, command []string, edits ...edit) *container {
 	return c
 }
 
-// check runs a container to its exit and checks what came of the command.
-func (p *pod) check(t *testing.T, status int, stdout string, command []string, edits ...edit) {
+// check runs a container to its exit and checks its exit status and standard output.
+func (p *pod) check(t *testing.T, status int, stdout string, command []string, edits ...edit) *container {
 	t.Helper()
 	c := p.start(t, command, edits...)
 	if got := c.wait(t); got.ExitCode != status {
@@ -392,6 +392,7 @@ func (p *pod) check(t *testing.T, status int, stdout string, command []string, e
 	if got := c.log(t, "stdout"); got != stdout {
 		t.Errorf("%v: standard output is %q, want %q; standard error is %q", c, got, stdout, c.log(t, "stderr"))
 	}
+	return c
 }
 
 // containerStatus is what kubelet looks at in ContainerStatus.
@@ -420,6 +421,20 @@ func (c *container) wait(t *testing.T) containerStatus {
 		return nil
 	})
 	return got
+}
+
+// checkExec executes a command in a container and checks its exit status and standard
+// output.
+func (c *container) checkExec(t *testing.T, status int, stdout string, command []string) {
+	t.Helper()
+	var got struct {
+		Stdout, Stderr []byte
+		ExitCode       int
+	}
+	c.must(t, "ExecSync", object{"container_id": c.id, "cmd": command, "timeout": 60}, &got)
+	if got.ExitCode != status || string(got.Stdout) != stdout {
+		t.Errorf("%q in %v: exit status %d, %q and %q, want status %d and %q", command, c, got.ExitCode, got.Stdout, got.Stderr, status, stdout)
+	}
 }
 
 // log returns what a container has written to a stream, as its log has it.
