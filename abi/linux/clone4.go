@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package linux is the interface of clone4 as a program sees it: the system
-// call's number on each ABI, the flags, and the args struct. It depends on
-// nothing, so that guests can import it too.
+// call's number on each ABI, the flags, and the args struct. It imports nothing.
 //
 //	long clone4(unsigned flags_high, unsigned flags_low,
 //	            unsigned long args_size, struct clone4_args *args);
@@ -14,6 +15,15 @@
 // Names and values are those of "[PATCH v2 3/7] Introduce a new clone4 syscall
 // with more flag bits and extensible arguments" (Josh Triplett, March 2015), or
 // of the released kernels where the patch takes them from there.
+//
+// # Import from another module
+//
+// The module runsc-ext has no address yet, from which the go command could download it. A
+// module that imports this package names a local copy of the source:
+//
+//	go mod edit -require=runsc-ext@v0.0.0 -replace=runsc-ext=/path/to/runsc-ext
+//
+// The package needs no other module.
 package linux
 
 // Numbers of clone4 on each ABI that has it. The constant SYS_CLONE4, which
