@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runsc-ext/abi/linux"
+	"runsc-ext/internal/rawclone"
+)
+
+// The caller: machine code that makes calls by the instruction at callerSite, which
+// other tasks change meanwhile. RSI is the address of its block at first, R15 from then
+// on. A child exits. The arguments are in the registers of either instruction, and the
+// size of the struct is 0.
+var callerCode = []byte{
+	0x49, 0x89, 0xf7, //                         mov %rsi, %r15
+	0x49, 0x8b, 0x07, //                      1: mov blockNumber(%r15), %rax
+	0x49, 0x8b, 0x77, 8 * blockFlags, //         mov blockFlags(%r15), %rsi
+	0x48, 0x89, 0xf1, //                         mov %rsi, %rcx
+	0x31, 0xff, //                               xor %edi, %edi
+	0x31, 0xdb, //                               xor %ebx, %ebx
+	0x31, 0xd2, //                               xor %edx, %edx
+	0x45, 0x31, 0xd2, //                         xor %r10d, %r10d
+	0x45, 0x31, 0xc0, //                         xor %r8d, %r8d
+	0x90,       //                               nop
+	0x0f, 0x05, //                  callerSite:  syscall
+	0x48, 0x85, 0xc0, //                         test %rax, %rax
+	0x74, 0x34, //                               jz 3f
+	0x78, 0x19, //                               js 2f
+	0x49, 0xff, 0x47, 8 * blockMade, //          incq blockMade(%r15)
+	0x89, 0xc7, //                               mov %eax, %edi
+	0xb8, unix.SYS_WAIT4, 0, 0, 0, //            mov $SYS_wait4, %eax
+	0x31, 0xf6, //                               xor %esi, %esi
+	0xba, 0, 0, 0, 0x40, //                      mov $__WALL, %edx
+	0x45, 0x31, 0xd2, //                         xor %r10d, %r10d
+	0x0f, 0x05, //                               syscall
+	0xeb, 0x08, //                               jmp 4f
+	0x49, 0xff, 0x47, 8 * blockFailed, //     2: incq blockFailed(%r15)
+	0x49, 0x89, 0x47, 8 * blockError, //         mov %rax, blockError(%r15)
+	0x49, 0xff, 0x4f, 8 * blockLeft, //       4: decq blockLeft(%r15)
+	0x75, 0xb9, //                               jnz 1b
+	0xb8, unix.SYS_EXIT_GROUP, 0, 0, 0, //    5: mov $SYS_exit_group, %eax
+	0x31, 0xff, //                               xor %edi, %edi
+	0x0f, 0x05, //                               syscall
+	0xeb, 0xf5, //                               jmp 5b
+	0xb8, unix.SYS_EXIT, 0, 0, 0, //          3: mov $SYS_exit, %eax
+	0x31, 0xff, //                               xor %edi, %edi
+	0x0f, 0x05, //                               syscall
+	0xeb, 0xf5, //                               jmp 3b
+}
+
+// Words of the caller's block.
+const (
+	blockNumber = iota
+	blockFlags
+	blockLeft // calls to make
+	blockMade
+	blockFailed
+	blockError // the last one
+	wordsOfBlock
+)
+
+const callerSite = 26
+
+// flipperCode writes the instructions in DX and R10W to the address in RSI, in turn and
+// without end, and lets others run now and then.
+var flipperCode = []byte{
+	0x49, 0x89, 0xd1, //                      mov %rdx, %r9
+	0x41, 0xb8, 0, 0x20, 0, 0, //          1: mov $0x2000, %r8d
+	0x66, 0x44, 0x89, 0x0e, //             2: mov %r9w, (%rsi)
+	0xf3, 0x90, //                            pause
+	0x66, 0x44, 0x89, 0x16, //                mov %r10w, (%rsi)
+	0xf3, 0x90, //                            pause
+	0x41, 0xff, 0xc8, //                      dec %r8d
+	0x75, 0xef, //                            jnz 2b
+	0xb8, unix.SYS_SCHED_YIELD, 0, 0, 0, //   mov $SYS_sched_yield, %eax
+	0x0f, 0x05, //                            syscall
+	0xeb, 0xe0, //                            jmp 1b
+}
+
+// skipCode is a handler of SIGSEGV: where a machine has no INT $0x80, the caller goes on
+// behind the instruction, with ENOSYS. Where the handler returns to is restorerAt.
+var skipCode = []byte{
+	0x48, 0x83, 0x82, 168, 0, 0, 0, 2, //                          addq $2, RIP(%rdx)
+	0x48, 0xc7, 0x82, 144, 0, 0, 0, 0xda, 0xff, 0xff, 0xff, //     movq $-ENOSYS, RAX(%rdx)
+	0xc3, //                                                       ret
+}
+
+// restoreCode returns from a signal handler.
+var restoreCode = []byte{
+	0xb8, unix.SYS_RT_SIGRETURN, 0, 0, 0, // mov $SYS_rt_sigreturn, %eax
+	0x0f, 0x05, //                           syscall
+}
+
+// Where the code is, beside the caller's.
+const (
+	flipperAt  = 512
+	skipAt     = 1024
+	restorerAt = 1088
+)
+
+// skipInt80 returns what installs the handler.
+func skipInt80(m *memory) []rawclone.Op {
+	const saSiginfo, saRestorer, saNodefer = 4, 0x04000000, 0x40000000
+	action, none := m.data[2048:], m.data[2048+64:]
+	*word(action, 0) = addr(m.code) + skipAt
+	*word(action, 1) = saSiginfo | saRestorer | saNodefer
+	*word(action, 2) = addr(m.code) + restorerAt
+	*word(action, 3), *word(none, 0) = 0, 0
+	return []rawclone.Op{
+		rawclone.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGSEGV), addr(action), 0, 8),
+		rawclone.Sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, addr(none), 0, 8),
+	}
+}
+
+const (
+	opSyscall = 0x050f // the instructions, as words
+	opInt80   = 0x80cd
+	opNothing = 0x9090
+)
+
+// number is a number that a call by either instruction is made with.
+type number struct {
+	name string
+	rax  uintptr
+	site uintptr // the instruction that it is for
+}
+
+var numbers = []number{
+	{"x32", linux.SYS_CLONE4_X32, opSyscall},
+	{"i386", linux.SYS_CLONE4_I386, opInt80},
+	{"upper", linux.SYS_CLONE4_AMD64 | 0xdeadbeef<<32, opSyscall},
+}
+
+const threadFlags = linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
+
+// flags are those that a call is made with in one round or another. No child uses its
+// stack, so all can have one.
+var callFlags = []uint64{
+	linux.CLONE_VFORK | uint64(unix.SIGCHLD),
+	uint64(unix.SIGCHLD),
+	linux.CLONE_VFORK | linux.CLONE_VM | uint64(unix.SIGCHLD),
+	linux.CLONE_VFORK,
+	linux.CLONE_VFORK | linux.CLONE_UNTRACED | uint64(unix.SIGCHLD),
+	threadFlags,
+	linux.CLONE_PTRACE | uint64(unix.SIGCHLD),
+	0,
+}
+
+// flip is an attack by code that changes between reads.
+type flip struct {
+	number number
+
+	// resume is how tracees go on; nil without a tracer.
+	resume []int
+
+	// filter is a seccomp filter of the caller; nil for none.
+	filter []unix.SockFilter
+
+	atStop func(r *run, pid int)
+}
+
+// callsOfRound is how many calls a process makes.
+const callsOfRound = 25
+
+func (f *flip) run(r *run) error {
+	for round := 0; r.out.Made+r.out.Failed < r.tries; round++ {
+		if err := f.round(r, round); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		if err := killAll(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *flip) round(r *run, round int) error {
+	m := r.mem
+	m.p.Reset()
+	clear(m.code)
+	copy(m.code, callerCode)
+	copy(m.code[flipperAt:], flipperCode)
+	copy(m.code[skipAt:], skipCode)
+	copy(m.code[restorerAt:], restoreCode)
+	binary.LittleEndian.PutUint16(m.code[callerSite:], uint16(f.number.site))
+	block := m.data[:8*wordsOfBlock]
+	*word(block, blockNumber) = f.number.rax
+	*word(block, blockFlags) = uintptr(callFlags[round%len(callFlags)])
+	*word(block, blockLeft) = callsOfRound
+	*word(block, blockMade), *word(block, blockFailed) = 0, 0
+
+	site := addr(m.code) + callerSite
+	other := uintptr(opSyscall ^ opInt80 ^ f.number.site)
+	if round%5 == 4 {
+		other = opNothing
+	}
+	flipper := m.p.List(rawclone.Sys(rawclone.TrapJump, addr(m.code)+flipperAt, site, f.number.site, other))
+	forkFlipper := rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: flipper}
+
+	// The caller waits until its tracer lets it go.
+	gate := [2]int{}
+	if err := unix.Pipe2(gate[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	defer unix.Close(gate[0])
+	defer unix.Close(gate[1])
+	ops := append(skipInt80(m), rawclone.Sys(unix.SYS_READ, gate[0], addr(m.scratch), 1))
+	if f.filter != nil {
+		ops = append(ops, installFilter(m, f.filter)...)
+	}
+	thread := round%2 == 1
+	if thread {
+		o := forkFlipper
+		o.Args[0] = threadFlags
+		ops = append(ops, o)
+	} else if _, errno := rawclone.Do(m.p.List(forkFlipper)); errno != 0 {
+		return fmt.Errorf("making the process that flips: %w", errno)
+	}
+	ops = append(ops, rawclone.Sys(rawclone.TrapJump, addr(m.code), addr(block)))
+	caller, errno := rawclone.Do(m.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: m.p.List(ops...)}))
+	if errno != 0 {
+		return fmt.Errorf("making the caller: %w", errno)
+	}
+	open := func() { unix.Write(gate[1], []byte{0}) }
+	var err error
+	if f.resume == nil {
+		open()
+		err = waitFor(r, int(caller))
+	} else {
+		tr := &tracer{r: r, options: traceOptions[r.rng.IntN(len(traceOptions))], resume: f.resume}
+		if f.atStop != nil {
+			tr.atStop = func(pid int) { f.atStop(r, pid) }
+			tr.until = time.Now().Add(patience / 4)
+		}
+		err = tr.follow(int(caller), open)
+	}
+	r.out.Made += int(*word(block, blockMade))
+	r.out.Failed += int(*word(block, blockFailed))
+	if got, want := int(*word(block, blockMade)+*word(block, blockFailed)), callsOfRound; err == nil && f.atStop == nil && got < want {
+		// A tracer that steps can see the caller killed by the change of code.
+		if *word(block, blockLeft) != 0 && len(r.out.Signals) == 0 {
+			err = fmt.Errorf("the caller ended after %d calls, want %d", got, want)
+		}
+	}
+	return err
+}
+
+// waitFor waits for the end of a child.
+func waitFor(r *run, pid int) error {
+	late := time.AfterFunc(patience, func() { unix.Kill(pid, unix.SIGKILL) })
+	var ws unix.WaitStatus
+	for {
+		_, err := unix.Wait4(pid, &ws, unix.WALL, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("wait4: %w", err)
+		}
+		break
+	}
+	r.signaled(ws)
+	if !late.Stop() {
+		return fmt.Errorf("no end of process %d within %v", pid, patience)
+	}
+	return nil
+}
+
+// installFilter returns what puts a task under a filter.
+func installFilter(m *memory, filter []unix.SockFilter) []rawclone.Op {
+	at := m.data[4096:]
+	binary.LittleEndian.PutUint16(at, uint16(len(filter)))
+	*word(at, 1) = addr(at) + 16
+	if _, err := binary.Encode(at[16:], binary.LittleEndian, filter); err != nil {
+		panic(err)
+	}
+	return []rawclone.Op{
+		rawclone.Sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+		rawclone.Sys(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, addr(at)),
+	}
+}
+
+var (
+	retAllow = []unix.SockFilter{{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ALLOW}}
+
+	// retTrace asks the tracer about the numbers of clone4.
+	retTrace = slices.Concat(
+		[]unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}},
+		jeq(linux.SYS_CLONE4_X32, unix.SECCOMP_RET_TRACE),
+		jeq(linux.SYS_CLONE4_AMD64, unix.SECCOMP_RET_TRACE),
+		jeq(linux.SYS_CLONE4_I386, unix.SECCOMP_RET_TRACE),
+		retAllow,
+	)
+)
+
+// jeq returns the part of a filter that returns action for a number.
+func jeq(nr, action uint32) []unix.SockFilter {
+	return []unix.SockFilter{
+		{Code: unix.BPF_JMP | unix.BPF_JEQ, Jf: 1, K: nr},
+		{Code: unix.BPF_RET, K: action},
+	}
+}
+
+func flips() []Attack {
+	var all []Attack
+	for _, n := range numbers {
+		for _, way := range []struct {
+			name  string
+			tries int
+			flip  flip
+		}{
+			{"untraced", 2000, flip{}},
+			{"syscall", 400, flip{resume: []int{unix.PTRACE_SYSCALL}}},
+			{"sysemu", 400, flip{resume: []int{unix.PTRACE_SYSEMU, unix.PTRACE_SYSCALL}}},
+			{"step", 200, flip{resume: []int{unix.PTRACE_SINGLESTEP, unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},
+			{"events", 400, flip{resume: []int{unix.PTRACE_CONT}}},
+			{"filter", 400, flip{filter: retAllow}},
+			{"filter-trace", 400, flip{filter: retTrace, resume: []int{unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},
+		} {
+			f := way.flip
+			f.number = n
+			all = append(all, Attack{Name: "flip/" + n.name + "/" + way.name, Level: "on", Tries: way.tries, run: f.run})
+		}
+	}
+	return all
+}
+
+var attacks = flips()

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guest has the attacks themselves: what a program in a sandbox, without any
+// privilege, can do to the sentry by calls of clone4.
+//
+// A test binary that is started with -guest becomes such a program. The guest executes
+// commands, one a line of standard input or one an argument, and prints one line of
+// JSON after each. A guest that runs as an ordinary user on the reference kernel has to
+// come to its end there as well.
+package guest
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long a step of an attack may take, in a machine that is emulated. No
+// step that makes progress takes a tenth of it in a sandbox.
+const patience = 2 * time.Minute
+
+// Outcome is what a guest tells of an attack.
+type Outcome struct {
+	Attack  string
+	Tries   int            // calls that the attack was asked for, and made
+	Made    int            // children
+	Failed  int            // calls that returned an error
+	Stops   int            // of tracees
+	Signals map[string]int // that processes were killed by
+	Seconds float64
+	Error   string   // what was not as on Linux; empty if all was
+	Left    []string // processes that are there, and should not be
+}
+
+// Attack is a way to attack a sandbox.
+type Attack struct {
+	Name string
+
+	// Level is the lowest level of clone4 that has what the attack uses.
+	Level string
+
+	// Tries is how many tries find the fault in a sentry that has it, with some to
+	// spare.
+	Tries int
+
+	run func(r *run) error
+}
+
+// run is one execution of an attack.
+type run struct {
+	rng   *rand.Rand
+	tries int
+	out   *Outcome
+	mem   *memory
+}
+
+func (r *run) oneIn(n int) bool { return r.rng.IntN(n) == 0 }
+
+// pick returns one of choices.
+func pick[T any](r *run, choices []T) T { return choices[r.rng.IntN(len(choices))] }
+
+// signaled counts the signal that has killed a process.
+func (r *run) signaled(ws unix.WaitStatus) {
+	if !ws.Signaled() {
+		return
+	}
+	if r.out.Signals == nil {
+		r.out.Signals = make(map[string]int)
+	}
+	r.out.Signals[unix.SignalName(ws.Signal())]++
+}
+
+// Attacks returns all attacks.
+func Attacks() []Attack { return attacks }
+
+// Main executes the commands in args, or those in standard input if there are none, and
+// returns the exit status.
+//
+//	attack NAME SEED TRIES   makes an attack
+//	nothing                  answers
+//	echo TEXT                answers, with TEXT as the name
+func Main(args []string) int {
+	signal.Ignore(unix.SIGHUP, unix.SIGIO, unix.SIGUSR1, unix.SIGUSR2)
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "guest: becoming a subreaper:", err)
+		return 1
+	}
+	var in io.Reader = os.Stdin
+	if len(args) > 0 {
+		in = strings.NewReader(strings.Join(args, "\n") + "\n")
+	}
+	status := 0
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		out := command(lines.Text())
+		if out.Error != "" {
+			status = 1
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+			fmt.Fprintln(os.Stderr, "guest:", err)
+			return 1
+		}
+	}
+	return status
+}
+
+func command(line string) Outcome {
+	verb, rest, _ := strings.Cut(line, " ")
+	out := Outcome{Attack: rest}
+	switch verb {
+	case "nothing":
+	case "echo":
+		return out
+	case "attack":
+		var seed uint64
+		if _, err := fmt.Sscan(rest, &out.Attack, &seed, &out.Tries); err != nil {
+			out.Error = fmt.Sprintf("%q is no attack, seed and number of tries: %v", rest, err)
+			return out
+		}
+		start := time.Now()
+		if err := attack(&out, seed); err != nil {
+			out.Error = err.Error()
+		}
+		out.Seconds = time.Since(start).Seconds()
+	default:
+		out.Error = fmt.Sprintf("unknown command %q", line)
+		return out
+	}
+	left, err := others()
+	if err != nil && out.Error == "" {
+		out.Error = err.Error()
+	}
+	out.Left = left
+	return out
+}
+
+// attack makes one attack, in a thread of its own: a thread that was a tracer, or has
+// left a namespace, is not used again.
+func attack(out *Outcome, seed uint64) error {
+	for i := range attacks {
+		a := &attacks[i]
+		if a.Name != out.Attack {
+			continue
+		}
+		result := make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			r := &run{rng: rand.New(rand.NewPCG(seed, 0)), tries: out.Tries, out: out, mem: newMemory()}
+			err := a.run(r)
+			if e := killAll(); err == nil {
+				err = e
+			}
+			result <- err
+		}()
+		return <-result
+	}
+	return fmt.Errorf("unknown attack %q", out.Attack)
+}
+
+// killAll kills all that the guest has started, and waits until they are gone.
+func killAll() error {
+	for over := time.Now().Add(patience); ; {
+		if err := unix.Kill(-1, unix.SIGKILL); err != nil && err != unix.ESRCH && err != unix.EPERM {
+			return fmt.Errorf("killing what is left: %w", err)
+		}
+		var err error
+		for pid := 1; pid > 0; {
+			if pid, err = unix.Wait4(-1, nil, unix.WNOHANG|unix.WALL, nil); err == unix.EINTR {
+				pid, err = 1, nil
+			}
+		}
+		if err == unix.ECHILD {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("waiting for what is left: %w", err)
+		}
+		if time.Now().After(over) {
+			left, _ := others()
+			return fmt.Errorf("killed, and after %v not gone: %q", patience, left)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// others returns the processes of this user, beside this one.
+func others() ([]string, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() || pid == os.Getppid() {
+			continue
+		}
+		status, err := os.ReadFile("/proc/" + e.Name() + "/status")
+		if err == nil && strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", os.Getuid())) && descends(status) {
+			left = append(left, string(status))
+		}
+	}
+	return left, nil
+}
+
+// descends returns whether the process with this status can be one of the guest's:
+// kernel threads are not.
+func descends(status []byte) bool {
+	return strings.Contains(string(status), "\nVmSize:") || strings.Contains(string(status), "zombie")
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guest
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options for the events of calls that make children, and others.
+var traceOptions = []int{
+	0,
+	unix.PTRACE_O_TRACECLONE,
+	unix.PTRACE_O_TRACEFORK,
+	unix.PTRACE_O_TRACEVFORK,
+	unix.PTRACE_O_TRACEVFORKDONE,
+	unix.PTRACE_O_TRACEEXEC,
+	unix.PTRACE_O_TRACEEXIT,
+	unix.PTRACE_O_TRACESECCOMP,
+	unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEVFORKDONE,
+	unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEVFORKDONE |
+		unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACEEXIT | unix.PTRACE_O_TRACESECCOMP,
+}
+
+// ptrace is ptrace(2).
+func ptrace(request, pid int, addr, data uintptr) syscall.Errno {
+	_, _, e := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(pid), addr, data, 0, 0)
+	return e
+}
+
+// tracer follows a process, and all of its children that are made its tracees, to the
+// end of that process.
+type tracer struct {
+	r       *run
+	options int
+
+	// resume is by what a stopped tracee goes on: one of these.
+	resume []int
+
+	// atStop, if not nil, is called at each stop.
+	atStop func(pid int)
+
+	// until is when the process is killed, if not zero.
+	until time.Time
+}
+
+// follow traces pid, which begins when it is told to. The thread is the one that calls it.
+func (tr *tracer) follow(pid int, begin func()) error {
+	if e := ptrace(unix.PTRACE_SEIZE, pid, 0, uintptr(tr.options|unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL)); e != 0 {
+		return fmt.Errorf("PTRACE_SEIZE: %w", e)
+	}
+	if e := ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0); e != 0 && e != unix.ESRCH {
+		return fmt.Errorf("PTRACE_INTERRUPT: %w", e)
+	}
+	begin()
+	late := time.AfterFunc(patience, func() { unix.Kill(pid, unix.SIGKILL) })
+	defer func() { late.Stop() }()
+	for idle := 0; ; {
+		// Without WNOHANG gVisor does not return a leader that was a zombie before
+		// its threads were gone: exitNotifyLocked notifies its tracer once, too early.
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
+		if got == 0 && err == nil {
+			if idle++; idle > 20 {
+				unix.Nanosleep(&unix.Timespec{Nsec: 100_000}, nil)
+			} else {
+				unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			}
+			continue
+		}
+		idle = 0
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("the tracer's wait4: %w", err)
+		case !ws.Stopped():
+			tr.r.signaled(ws)
+			if got != pid {
+				continue
+			}
+			if !late.Stop() {
+				return fmt.Errorf("no end of the tracee within %v", patience)
+			}
+			return nil
+		}
+		tr.r.out.Stops++
+		if !tr.until.IsZero() && time.Now().After(tr.until) {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+		if tr.atStop != nil {
+			tr.atStop(got)
+		}
+		sig := ws.StopSignal()
+		if ws>>16 != 0 || sig&^0x80 == unix.SIGTRAP || sig == unix.SIGSTOP {
+			sig = 0
+		}
+		ptrace(pick(tr.r, tr.resume), got, 0, uintptr(sig))
+	}
+}

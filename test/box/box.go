@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package box runs a test binary as the hostile guest of a sandbox, and looks for what a
+// sandbox must never show: a panic, a hang, a stuck task, a leaked reference, a task that
+// is left, memory that does not come back.
+//
+// The guest answers each line of its standard input with a line of JSON.
+package box
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/control/client"
+	"gvisor.dev/gvisor/pkg/sentry/control"
+
+	"runsc-ext/test/sandbox"
+)
+
+var (
+	runsc    = flag.String("runsc", "", "attack this binary, not one that is built from the source")
+	platform = flag.String("platform", "", "run on this platform alone")
+	keepLogs = flag.String("keep-logs", "", "copy the logs of a sandbox with a problem to this folder")
+)
+
+// Platforms returns the platforms to run on.
+func Platforms() []string {
+	if *platform != "" {
+		return []string{*platform}
+	}
+	return sandbox.Platforms
+}
+
+// Options are what a box differs by.
+type Options struct {
+	// Binary is a runsc-ext; empty for the one to test.
+	Binary   string
+	Platform string
+
+	// Level is the level of clone4; empty for the default.
+	Level string
+
+	// User is the user and group ID of the guest; 0 has capabilities.
+	User int
+
+	// In is a box whose sandbox this container is to be in; nil for a new one.
+	In *Box
+
+	// Args are the arguments of the test binary; nil for "-guest".
+	Args []string
+
+	// Flags are more of runsc's flags.
+	Flags []string
+
+	// CgroupsPath is a control group for the sandbox; empty for none.
+	CgroupsPath string
+
+	// Edit changes the OCI spec; nil for no change.
+	Edit func(spec map[string]any)
+
+	// Restore is the folder of a checkpoint that the container begins with; empty
+	// for a new one.
+	Restore string
+
+	// Patience is how long a command may take; 0 for 10 minutes.
+	Patience time.Duration
+}
+
+// Box is a container with the guest in it, and in most tests the sandbox as well.
+type Box struct {
+	ID       string
+	Binary   string
+	Guest    string   // the program in it
+	Flags    []string // runsc's global flags
+	Dir      string   // the bundle
+	Problems []string
+
+	t        *testing.T
+	patience time.Duration
+	others   int // containers that have been started in the same sandbox
+	cmd      *exec.Cmd
+	stdin    io.WriteCloser
+	stdout   *bufio.Reader
+	stderr   bytes.Buffer
+	ended    bool
+}
+
+// New starts a container: a sandbox, or one more in the sandbox of another.
+func New(t *testing.T, o Options) *Box {
+	t.Helper()
+	b := &Box{t: t, ID: "sandbox", Dir: t.TempDir(), Binary: o.Binary, patience: o.Patience}
+	if b.patience == 0 {
+		b.patience = 10 * time.Minute
+	}
+	annotations := map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
+	if o.In != nil {
+		o.In.others++
+		b.ID = fmt.Sprintf("container-%d", o.In.others)
+		b.Binary = o.In.Binary
+		annotations = map[string]string{"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": o.In.ID}
+	}
+	if b.Binary == "" {
+		b.Binary = binary(t)
+	}
+	if o.Level != "" && o.In == nil {
+		b.Binary = atLevel(t, b.Binary, o.Level)
+	}
+	if err := os.Mkdir(b.Logs(), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(b.Dir, "state")
+	b.Flags = sandbox.Flags(o.Platform)
+	if o.CgroupsPath != "" {
+		b.Flags = slices.DeleteFunc(b.Flags, func(f string) bool { return f == "--ignore-cgroups" })
+	}
+	b.Flags = append(b.Flags, "--root="+state, "--debug-log="+b.Logs()+"/", "--panic-log="+b.Logs()+"/panic", "--ref-leak-mode=log-names")
+	b.Flags = append(b.Flags, o.Flags...)
+	if o.In != nil {
+		b.Flags = o.In.Flags
+	}
+	var err error
+	if b.Guest, err = os.Executable(); err != nil {
+		t.Fatal(err)
+	}
+	args := o.Args
+	if args == nil {
+		args = []string{"-guest"}
+	}
+	b.spec(append([]string{b.Guest}, args...), annotations, o)
+
+	run := []string{"run", "-bundle=" + b.Dir, b.ID}
+	if o.Restore != "" {
+		run = []string{"restore", "-bundle=" + b.Dir, "-image-path=" + o.Restore, b.ID}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cmd = exec.CommandContext(ctx, b.Binary, append(slices.Clip(b.Flags), run...)...)
+	b.cmd.Stderr = &b.stderr
+	b.cmd.WaitDelay = 5 * time.Second
+	if b.stdin, err = b.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := b.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.stdout = bufio.NewReader(stdout)
+	if err := b.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		exec.Command(b.Binary, append(slices.Clip(b.Flags), "delete", "-force", b.ID)...).Run()
+		cancel()
+		// runsc leaves a mount there for the next sandbox without network.
+		unix.Unmount(filepath.Join(state, "null-netns"), unix.MNT_DETACH)
+	})
+	return b
+}
+
+// spec writes the bundle's OCI spec.
+func (b *Box) spec(args []string, annotations map[string]string, o Options) {
+	b.t.Helper()
+	if out, err := exec.Command(b.Binary, append([]string{"spec", "-bundle=" + b.Dir, "--"}, args...)...).CombinedOutput(); err != nil {
+		b.t.Fatalf("spec: %v\n%s", err, out)
+	}
+	config := filepath.Join(b.Dir, "config.json")
+	var spec map[string]any
+	readJSON(b.t, config, &spec)
+	spec["root"] = map[string]any{"path": "/", "readonly": true}
+	process := spec["process"].(map[string]any)
+	process["terminal"] = false
+	if o.User != 0 {
+		process["user"] = map[string]any{"uid": o.User, "gid": o.User}
+		delete(process, "capabilities")
+	} else {
+		for _, set := range []string{"bounding", "effective", "permitted"} {
+			// CAP_SYS_ADMIN for namespaces.
+			caps := process["capabilities"].(map[string]any)
+			caps[set] = append(caps[set].([]any), "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT")
+		}
+	}
+	spec["annotations"] = annotations
+	if o.CgroupsPath != "" {
+		spec["linux"].(map[string]any)["cgroupsPath"] = o.CgroupsPath
+	}
+	if o.Edit != nil {
+		o.Edit(spec)
+	}
+	out, err := json.Marshal(spec)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(config, out, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// binary returns the runsc-ext to attack.
+func binary(t *testing.T) string {
+	t.Helper()
+	if *runsc != "" {
+		return *runsc
+	}
+	bin, err := sandbox.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// atLevel returns another name of a binary, for which the operator's file has a level.
+func atLevel(t *testing.T, bin, level string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "runsc-ext")
+	if err := os.Link(bin, name); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name+".clone4", []byte(level), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// Logs returns the folder of the sandbox's logs.
+func (b *Box) Logs() string { return filepath.Join(b.Dir, "logs") }
+
+// Problem notes what is not as it should be.
+func (b *Box) Problem(format string, args ...any) {
+	b.Problems = append(b.Problems, fmt.Sprintf(format, args...))
+}
+
+// Send writes a command to the guest, and does not wait for the answer.
+func (b *Box) Send(command string) {
+	if _, err := io.WriteString(b.stdin, command+"\n"); err != nil {
+		b.Problem("the guest does not read %q: %v", command, err)
+	}
+}
+
+// Receive reads an answer of the guest into out.
+func (b *Box) Receive(out any) {
+	b.t.Helper()
+	if b.ended {
+		return
+	}
+	line := make(chan []byte, 1)
+	failed := make(chan error, 1)
+	go func() {
+		l, err := b.stdout.ReadBytes('\n')
+		if err != nil {
+			failed <- err
+			return
+		}
+		line <- l
+	}()
+	select {
+	case l := <-line:
+		if err := json.Unmarshal(l, out); err != nil {
+			b.Problem("the guest answers %q: %v", l, err)
+		}
+	case err := <-failed:
+		b.Problem("the guest does not answer: %v: %s", err, b.stderr.String())
+		b.ended = true
+	case <-time.After(b.patience):
+		b.Problem("the guest does not answer within %v", b.patience)
+		b.ended = true
+		stacks, _ := exec.Command("timeout", append([]string{"20", b.Binary}, append(slices.Clip(b.Flags), "debug", "-stacks", b.ID)...)...).CombinedOutput()
+		os.WriteFile(filepath.Join(b.Logs(), "stacks"), stacks, 0o644)
+	}
+}
+
+// Say tells the guest to do something, and reads the answer into out.
+func (b *Box) Say(out any, command string) {
+	b.t.Helper()
+	b.Send(command)
+	b.Receive(out)
+}
+
+// Run runs a command of runsc for the container, with a time limit.
+func (b *Box) Run(args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	return exec.CommandContext(ctx, b.Binary, append(slices.Clip(b.Flags), args...)...).CombinedOutput()
+}
+
+// WantAnswer checks that the sandbox answers and has no task but the guest.
+func (b *Box) WantAnswer() {
+	b.t.Helper()
+	if b.ended || os.Geteuid() != 0 {
+		return // without root, runsc executes nothing in a container
+	}
+	if out, err := b.Run("exec", b.ID, b.Guest, "-test.list=^$"); err != nil {
+		b.Problem("no answer: exec: %v: %s", err, out)
+	}
+	ps, err := b.Run("ps", "-format=json", b.ID)
+	var pids []int
+	if err == nil {
+		err = json.Unmarshal(ps, &pids)
+	}
+	if err != nil || len(pids) != 1 {
+		b.Problem("tasks left, says ps: %s, error %v; want one", ps, err)
+	}
+}
+
+// Memory is the memory of a sandbox, in kB.
+type Memory struct {
+	Sentry  int // the sentry's own: anonymous memory of the process
+	Program int // of the programs in it, and their files
+}
+
+// Memory measures the memory after a garbage collection, when it does not get less
+// any more: the Go runtime gives memory back in the background, over seconds.
+func (b *Box) Memory() Memory {
+	b.t.Helper()
+	last := b.memoryNow()
+	for same := 0; same < 4 && !b.ended; same++ {
+		time.Sleep(250 * time.Millisecond)
+		m := b.memoryNow()
+		if m.Sentry < last.Sentry*99/100 {
+			same = 0
+		}
+		last = m
+	}
+	return last
+}
+
+func (b *Box) memoryNow() Memory {
+	b.t.Helper()
+	if b.ended {
+		return Memory{}
+	}
+	states, _ := filepath.Glob(filepath.Join(b.Dir, "state", "*.state"))
+	if len(states) != 1 {
+		b.t.Fatalf("state files: %v, want one", states)
+	}
+	var state struct {
+		Sandbox struct {
+			PID               int `json:"pid"`
+			ControlSocketPath string
+		}
+	}
+	readJSON(b.t, states[0], &state)
+	conn, err := client.ConnectTo(state.Sandbox.ControlSocketPath)
+	if err != nil {
+		b.t.Fatalf("connecting to the sentry: %v", err)
+	}
+	defer conn.Close()
+	if err := conn.Call("Usage.Reduce", &control.UsageReduceOpts{Wait: true}, nil); err != nil {
+		b.t.Fatalf("Usage.Reduce: %v", err)
+	}
+	var usage control.MemoryUsage
+	if err := conn.Call("Usage.Collect", &control.MemoryUsageOpts{Full: true}, &usage); err != nil {
+		b.t.Fatalf("Usage.Collect: %v", err)
+	}
+	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", state.Sandbox.PID))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^Anonymous: +(\d+) kB$`).FindSubmatch(rollup)
+	if m == nil {
+		b.t.Fatalf("no Anonymous in %s", rollup)
+	}
+	anonymous, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return Memory{anonymous, int(usage.Total / 1024)}
+}
+
+// WantMemory checks that memory has not become more, in kB, within 5 percent, and what a
+// heap does not tell in a short time.
+func (b *Box) WantMemory(before, after Memory) {
+	const noise = 4 << 10
+	if most := before.Sentry*105/100 + noise; after.Sentry > most {
+		b.Problem("sentry memory is %d kB, and was %d kB before: want %d kB at most", after.Sentry, before.Sentry, most)
+	}
+	if most := before.Program*105/100 + noise; after.Program > most {
+		b.Problem("memory of programs is %d kB, and was %d kB before: want %d kB at most", after.Program, before.Program, most)
+	}
+}
+
+// End ends the sandbox by the end of its guest, and looks into its log.
+func (b *Box) End() {
+	b.t.Helper()
+	b.stdin.Close()
+	if b.ended {
+		b.Run("kill", "-all", b.ID, "KILL")
+	}
+	late := time.AfterFunc(b.patience, func() { b.cmd.Process.Kill() })
+	defer late.Stop()
+	if err := b.cmd.Wait(); err != nil {
+		b.Problem("the sandbox: %v: %s", err, b.stderr.String())
+	}
+	if log := b.LookIntoLogs(); !strings.Contains(log, "Exiting with status: ") {
+		// It is said after the check for leaks.
+		b.Problem("no end of the sentry in its log")
+	}
+}
+
+// Wait waits for the end of the container, and returns its exit status.
+func (b *Box) Wait() int {
+	b.cmd.Wait()
+	return b.cmd.ProcessState.ExitCode()
+}
+
+// CloseInput ends the guest's standard input.
+func (b *Box) CloseInput() { b.stdin.Close() }
+
+// Report fails the test if there was a problem.
+func (b *Box) Report() {
+	b.t.Helper()
+	for _, p := range b.Problems {
+		b.t.Error(p)
+	}
+	if len(b.Problems) > 0 && *keepLogs != "" {
+		to := filepath.Join(*keepLogs, fmt.Sprintf("%s-%d", strings.ReplaceAll(b.t.Name(), "/", "_"), os.Getpid()))
+		if err := os.CopyFS(to, os.DirFS(b.Logs())); err != nil {
+			b.t.Logf("keeping logs: %v", err)
+		} else {
+			b.t.Logf("logs are in %s", to)
+		}
+	}
+}
+
+// Reports are what a sentry says where something is wrong inside of it.
+var Reports = regexp.MustCompile(`(?m)^.*(panic: |fatal error: |Leak checking detected|stuck task\(s\)|Watchdog goroutine is stuck|circular locking detected|nested locking: |maximum lock depth|DATA RACE).*$(\n.*){0,5}`)
+
+// LookIntoLogs looks for reports in all logs, and returns the sentry's.
+func (b *Box) LookIntoLogs() string {
+	b.t.Helper()
+	names, err := filepath.Glob(filepath.Join(b.Logs(), "*"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var sentrys strings.Builder
+	for _, name := range names {
+		log, err := os.ReadFile(name)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if filepath.Base(name) != "stacks" {
+			for _, report := range Reports.FindAll(log, -1) {
+				b.Problem("%s: %s", filepath.Base(name), report)
+			}
+		}
+		if strings.HasSuffix(name, ".boot.txt") {
+			sentrys.Write(log)
+		}
+	}
+	return sentrys.String()
+}
+
+func readJSON(t *testing.T, name string, v any) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+}
