@@ -1,27 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package differential
 
-import (
-	"golang.org/x/sys/unix"
-
-	"runsc-ext/abi/linux"
-	"runsc-ext/internal/rawclone"
-)
-
-// abis are the ways to call clone4, the one with 64-bit words first.
-var abis = []abi{
-	{name: "64bit", nr: linux.SYS_CLONE4_AMD64, entry: rawclone.Syscall, word: 8},
-	{name: "x32", nr: linux.SYS_CLONE4_X32, entry: rawclone.Syscall, word: 4},
-	{name: "i386", nr: linux.SYS_CLONE4_I386, entry: rawclone.Int80, word: 4},
-}
-
-// threadPointer appends what finds out the thread pointer, and returns a function
-// that gives it afterwards.
-func (l *list) threadPointer() func() uint64 {
-	const archGetFS = 0x1003
-	fs := l.a.word()
-	l.sys(unix.SYS_ARCH_PRCTL, archGetFS, fs)
-	return func() uint64 { return uint64(*fs) }
-}
+import "golang.org/x/sys/unix"
 
 // program is machine code that does write(writeFD, 0x10000000, 1), where the program
 // is loaded, and exit_group(7).
@@ -37,9 +18,3 @@ var program = []byte{
 }
 
 const elfMachine = 62 // EM_X86_64
-
-// cloneArgs returns the arguments of clone(2), whose order depends on the
-// architecture.
-func cloneArgs(flags uint64, args linux.Clone4Args) [6]uintptr {
-	return [6]uintptr{uintptr(flags), uintptr(args.StackStart), uintptr(args.Ptid), uintptr(args.Ctid), uintptr(args.TLS)}
-}

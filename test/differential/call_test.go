@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package differential
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -9,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runsc-ext/abi/linux"
+	"runsc-ext/test/kit"
 )
 
 // call is a call of clone4 and who makes it. It has no addresses: these are the
 // same only in one run.
 type call struct {
-	abi    *abi
+	abi    *kit.ABI
 	caller caller
 	uid    int         // of the caller: 0 or ordinaryUID
 	exits  unix.Signal // the caller's own exit signal
@@ -107,17 +109,11 @@ func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))]
 // chance returns true in p of 100 cases.
 func chance(rng *rand.Rand, p int) bool { return rng.IntN(100) < p }
 
-const (
-	threadFlags    = linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
-	namespaceFlags = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWUSER | linux.CLONE_NEWPID | linux.CLONE_NEWNET
-	refusedFlags   = linux.CLONE_PID | linux.CLONE_DETACHED | linux.CLONE_STOPPED
-)
-
 // generate returns call i of a seed, over the first n ABIs.
 func generate(seed uint64, i, n int) *call {
 	rng := rand.New(rand.NewPCG(seed, uint64(i)))
 	c := &call{
-		abi:    &abis[rng.IntN(n)],
+		abi:    kit.ABIs()[rng.IntN(n)],
 		caller: pick(rng, callerMain, callerMain, callerThread, callerVfork, callerInit),
 		exits:  pick(rng, unix.SIGCHLD, unix.SIGCHLD, unix.SIGCHLD, 0, unix.SIGUSR1),
 	}
@@ -132,10 +128,7 @@ func generate(seed uint64, i, n int) *call {
 	}
 	c.flags = generateFlags(rng)
 
-	full := uint64(linux.SizeOfClone4Args)
-	if c.abi.word == 4 {
-		full = linux.SizeOfCompatClone4Args
-	}
+	full := uint64(c.abi.Size())
 	switch r := rng.IntN(100); {
 	case r < 75:
 		c.size = full
@@ -205,19 +198,19 @@ func generateFlags(rng *rand.Rand) uint64 {
 	case 2:
 		flags = linux.CLONE_VM | linux.CLONE_VFORK
 	case 3, 4:
-		flags = threadFlags
+		flags = kit.ThreadFlags
 	case 5:
-		each(namespaceFlags, 40)
+		each(kit.NamespaceFlags, 40)
 	case 6:
 		flags = uint64(rng.Uint32())
 	default:
-		each(0xffffff00&^namespaceFlags&^refusedFlags, 30)
-		each(namespaceFlags, 5)
+		each(0xffffff00&^kit.NamespaceFlags&^kit.RefusedFlags, 30)
+		each(kit.NamespaceFlags, 5)
 	}
 	each(linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_SETTID|linux.CLONE_CHILD_CLEARTID, 40)
 	each(0xffffff00, 3)
 	if chance(rng, 85) { // make it one that is accepted
-		flags &^= refusedFlags
+		flags &^= kit.RefusedFlags
 		if flags&linux.CLONE_THREAD != 0 {
 			flags |= linux.CLONE_SIGHAND
 			flags &^= linux.CLONE_NEWUSER | linux.CLONE_NEWPID
@@ -249,41 +242,14 @@ func generateFlags(rng *rand.Rand) uint64 {
 	return flags | signal
 }
 
-// encode puts a struct into the form that the ABI has.
-func (c *call) encode(args linux.Clone4Args) []byte {
-	var buf []byte
-	for _, v := range []uint64{args.Ptid, args.Ctid, args.StackStart, args.StackSize, args.TLS} {
-		if c.abi.word == 8 {
-			buf = binary.LittleEndian.AppendUint64(buf, v)
-		} else {
-			buf = binary.LittleEndian.AppendUint32(buf, uint32(v))
-		}
-	}
-	return buf
-}
-
 // effectiveSize returns args_size as a word of the ABI has it.
-func (c *call) effectiveSize() uint64 {
-	if c.abi.word == 4 {
-		return uint64(uint32(c.size))
-	}
-	return c.size
-}
+func (c *call) effectiveSize() uint64 { return c.abi.Truncate(c.size) }
 
 // passed returns what of args reaches the kernel: words of the ABI, and of these
 // what args_size has room for.
 func (c *call) passed(args linux.Clone4Args) linux.Clone4Args {
-	buf := c.encode(args)
-	if size := c.effectiveSize(); size < uint64(len(buf)) {
-		clear(buf[size:])
-	}
-	field := func(i int) uint64 {
-		if c.abi.word == 4 {
-			return uint64(binary.LittleEndian.Uint32(buf[4*i:]))
-		}
-		return binary.LittleEndian.Uint64(buf[8*i:])
-	}
-	return linux.Clone4Args{Ptid: field(0), Ctid: field(1), StackStart: field(2), StackSize: field(3), TLS: field(4)}
+	buf := c.abi.Encode(args)
+	return c.abi.Decode(buf[:min(c.effectiveSize(), uint64(len(buf)))])
 }
 
 // has returns whether all of flags are set.
@@ -303,7 +269,11 @@ func (c *call) ctidPlace() place {
 // String returns everything that is to be known of the call.
 func (c *call) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s uid=%d exits=%d flags=%s signal=%d size=%#x@%s", c.abi.name, c.caller, c.uid, c.exits, flagNames(c.flags), c.signal(), c.size, c.args)
+	name := c.abi.Name
+	if c.abi == kit.Default() {
+		name = "64bit" // on each architecture
+	}
+	fmt.Fprintf(&b, "%s %s uid=%d exits=%d flags=%s signal=%d size=%#x@%s", name, c.caller, c.uid, c.exits, kit.FlagNames(c.flags), c.signal(), c.size, c.args)
 	if c.beyond != 0 {
 		fmt.Fprintf(&b, "+%d", c.beyond)
 	}
@@ -315,28 +285,4 @@ func (c *call) String() string {
 		b.WriteString(" flags-garbage")
 	}
 	return b.String()
-}
-
-var flagName = map[int]string{
-	8: "VM", 9: "FS", 10: "FILES", 11: "SIGHAND", 12: "PID", 13: "PTRACE", 14: "VFORK", 15: "PARENT",
-	16: "THREAD", 17: "NEWNS", 18: "SYSVSEM", 19: "SETTLS", 20: "PARENT_SETTID", 21: "CHILD_CLEARTID", 22: "DETACHED", 23: "UNTRACED",
-	24: "CHILD_SETTID", 25: "STOPPED", 26: "NEWUTS", 27: "NEWIPC", 28: "NEWUSER", 29: "NEWPID", 30: "NEWNET", 31: "IO",
-}
-
-func flagNames(flags uint64) string {
-	var names []string
-	for bit := 8; bit < 64; bit++ {
-		if flags&(1<<bit) == 0 {
-			continue
-		}
-		name := flagName[bit]
-		if name == "" {
-			name = fmt.Sprintf("2^%d", bit)
-		}
-		names = append(names, name)
-	}
-	if names == nil {
-		return "0"
-	}
-	return strings.Join(names, "|")
 }

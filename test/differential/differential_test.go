@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package differential
 
 import (
@@ -16,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"runsc-ext/test/kit"
 	"runsc-ext/test/sandbox"
 )
 
@@ -61,7 +64,7 @@ func TestDifferential(t *testing.T) {
 		}
 		return
 	}
-	whole := batch{*first, *calls, len(abis)}
+	whole := batch{*first, *calls, len(kit.ABIs())}
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {
 			compare(t, whole, machine{runtime.GOARCH, platform}, func() (*exec.Cmd, error) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package differential compares random calls of clone4 in the sandbox with the same
 // calls on a Linux kernel that has clone4.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package differential
 
 import (
@@ -8,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"runsc-ext/test/kit"
 )
 
 var (
@@ -19,7 +23,7 @@ var (
 
 	// For the test binary in a sandbox or on the reference kernel.
 	outcomes = flag.Bool("outcomes", false, "make the calls on this kernel and print their outcomes; test nothing")
-	nABIs    = flag.Int("abis", len(abis), "with -outcomes: make calls of this many ABIs, the first with 64-bit words")
+	nABIs    = flag.Int("abis", len(kit.ABIs()), "with -outcomes: make calls of this many ABIs, the first with 64-bit words")
 )
 
 func TestMain(m *testing.M) {

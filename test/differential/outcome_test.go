@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package differential
 
 import (
@@ -12,6 +14,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // recorder makes calls and writes down their outcomes.
@@ -20,16 +23,14 @@ import (
 // caller, which has a process of its own for a parent, the grandparent. That sees
 // what a child by CLONE_PARENT does.
 type recorder struct {
-	a                                           *arena
-	grandparent, leader, caller, success, child *list // success: of the caller, if the call succeeds
+	p                                           *rawclone.Program // used again for each call
+	grandparent, leader, caller, success, child *rawclone.List    // success: of the caller, if the call succeeds
 
 	private  []byte // one page
 	readOnly []byte // one page
 	atEnd    []byte // one page, and an unreadable one behind
 	argsEnd  []byte // the same, for the args struct
-	start    *rawclone.Op
-	paths    map[string]uintptr
-	older    bool // call clone(2) instead
+	older    bool   // call clone(2) instead
 }
 
 const (
@@ -66,33 +67,17 @@ var namespaceKinds = []struct {
 }
 
 func newRecorder() (*recorder, error) {
-	p := rawclone.NewProgram()
-	a := newArena(p, 16<<10)
-	r := &recorder{
-		a:           a,
-		grandparent: newList(p, a, 32),
-		leader:      newList(p, a, 16),
-		caller:      newList(p, a, 64),
-		success:     newList(p, a, 64),
-		child:       newList(p, a, 64),
-		private:     privatePages(1),
-		readOnly:    privatePages(1),
-		atEnd:       privatePages(2),
-		argsEnd:     privatePages(2),
-		start:       p.List(rawclone.Op{}),
-		paths:       make(map[string]uintptr),
-	}
-	names := newArena(p, 1<<10)
-	for _, name := range []string{"/", "/proc", ""} {
-		r.paths[name] = names.path(name)
-	}
-	for _, kind := range namespaceKinds {
-		name := "/proc/thread-self/ns/" + kind.name
-		r.paths[name] = names.path(name)
+	r := &recorder{p: rawclone.NewProgram()}
+	page := unix.Getpagesize()
+	for mem, size := range map[*[]byte]int{&r.private: page, &r.readOnly: page, &r.atEnd: 2 * page, &r.argsEnd: 2 * page} {
+		var err error
+		// A process with memory of its own has a copy of it.
+		if *mem, err = rawclone.Map(-1, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE); err != nil {
+			return nil, fmt.Errorf("mmap: %w", err)
+		}
 	}
 	fill(r.readOnly)
 	fill(r.atEnd)
-	page := unix.Getpagesize()
 	for _, protect := range []struct {
 		mem  []byte
 		prot int
@@ -161,7 +146,7 @@ func (r *recorder) makeProgram() error {
 
 // view appends a look at the word at a place for an ID, and returns what was there
 // in the words of the record. It is a function for afterwards.
-func (r *recorder) view(l *list, at uint64, where place) func(known map[uint64]string) string {
+func (r *recorder) view(l *rawclone.List, at uint64, where place) func(known map[uint64]string) string {
 	switch where {
 	case atPrivate, atShared, atUnaligned, atReadOnly:
 	case atStraddling:
@@ -169,7 +154,7 @@ func (r *recorder) view(l *list, at uint64, where place) func(known map[uint64]s
 	default:
 		return func(map[uint64]string) string { return "-" }
 	}
-	o := l.sys(rawclone.TrapLoad, uintptr(at))
+	o := l.Sys(rawclone.TrapLoad, uintptr(at))
 	return func(known map[uint64]string) string {
 		v := uint64(o.Ret)
 		if v == pattern<<32|pattern {
@@ -197,22 +182,22 @@ func name(of map[uint64]string, v uint64) string {
 // identity is what a task knows of itself.
 type identity struct {
 	pid, tid, ppid, uid, sp *rawclone.Op
-	tls                     func() uint64
+	tls                     func() uintptr
 	links                   [][]byte
 }
 
-func (r *recorder) identify(l *list) *identity {
+func (r *recorder) identify(l *rawclone.List) *identity {
 	id := &identity{
-		sp:   l.sys(rawclone.TrapSP),
-		tls:  l.threadPointer(),
-		pid:  l.sys(unix.SYS_GETPID),
-		tid:  l.sys(unix.SYS_GETTID),
-		ppid: l.sys(unix.SYS_GETPPID),
-		uid:  l.sys(unix.SYS_GETUID),
+		sp:   l.Sys(rawclone.TrapSP),
+		tls:  kit.ThreadPointer(l),
+		pid:  l.Sys(unix.SYS_GETPID),
+		tid:  l.Sys(unix.SYS_GETTID),
+		ppid: l.Sys(unix.SYS_GETPPID),
+		uid:  l.Sys(unix.SYS_GETUID),
 	}
 	for _, kind := range namespaceKinds {
-		link := r.a.buffer(64)
-		l.sys(unix.SYS_READLINKAT, unix.AT_FDCWD, r.paths["/proc/thread-self/ns/"+kind.name], addr(link), len(link))
+		link := r.p.Buffer(64)
+		l.Sys(unix.SYS_READLINKAT, unix.AT_FDCWD, r.p.Path("/proc/thread-self/ns/"+kind.name), link, len(link))
 		id.links = append(id.links, link)
 	}
 	return id
@@ -244,19 +229,19 @@ func (r *recorder) pointer(where place, offset int, shared []byte) uint64 {
 	page := unix.Getpagesize()
 	switch where {
 	case atPrivate:
-		return uint64(addr(r.private[offset:]))
+		return uint64(rawclone.AddrOf(r.private[offset:]))
 	case atUnaligned:
-		return uint64(addr(r.private[offset+offUnaligned:]))
+		return uint64(rawclone.AddrOf(r.private[offset+offUnaligned:]))
 	case atShared:
-		return uint64(addr(shared))
+		return uint64(rawclone.AddrOf(shared))
 	case atGarbage:
-		return uint64(addr(shared)) | 0xdeadbeef<<32
+		return uint64(rawclone.AddrOf(shared)) | 0xdeadbeef<<32
 	case atStraddling:
-		return uint64(addr(r.atEnd[page-2:]))
+		return uint64(rawclone.AddrOf(r.atEnd[page-2:]))
 	case atReadOnly:
-		return uint64(addr(r.readOnly[offset:]))
+		return uint64(rawclone.AddrOf(r.readOnly[offset:]))
 	case atUnreadable:
-		return uint64(addr(r.atEnd[page:])) + uint64(offset)
+		return uint64(rawclone.AddrOf(r.atEnd[page:])) + uint64(offset)
 	}
 	v, ok := badAddresses[where]
 	if !ok {
@@ -268,12 +253,11 @@ func (r *recorder) pointer(where place, offset int, shared []byte) uint64 {
 // record makes a call and returns its outcome.
 func (r *recorder) record(c *call) (string, error) {
 	s := r.set(c)
-	*r.start = rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: r.grandparent.first}
-	pid, e := rawclone.Do(r.start)
+	pid, e := r.grandparent.Start(kit.SIGCHLD)
 	if e != 0 {
-		return "", fmt.Errorf("making a process: %w", e)
+		return "", fmt.Errorf("creating a process: %w", e)
 	}
-	orphans, ws, err := reapAll(int(pid))
+	orphans, ws, err := reapAll(pid)
 	if err != nil {
 		return "", err
 	}
@@ -312,13 +296,12 @@ type ids [2]func(known map[uint64]string) string
 
 // set writes the scripts for a call.
 func (r *recorder) set(c *call) *scene {
-	r.a.reset()
-	for _, l := range []*list{r.grandparent, r.leader, r.caller, r.success, r.child} {
-		l.n = 0
-	}
+	r.p.Reset()
+	r.grandparent, r.leader = r.p.NewList(32), r.p.NewList(16)
+	r.caller, r.success, r.child = r.p.NewList(64), r.p.NewList(64), r.p.NewList(64)
 	s := &scene{recorder: r, c: c}
 	s.setArgs()
-	s.ready, s.proceed, s.done = r.a.word(), r.a.word(), r.a.word()
+	s.ready, s.proceed, s.done = r.p.Word(), r.p.Word(), r.p.Word()
 	s.long, s.short = s.duration(30*time.Second), s.duration(10*time.Millisecond)
 	s.patience = s.long
 	if c.has(linux.CLONE_VFORK) {
@@ -335,8 +318,8 @@ func (r *recorder) set(c *call) *scene {
 func (s *scene) setArgs() {
 	c, page := s.c, unix.Getpagesize()
 	fill(s.private)
-	*word(s.private[offMemory:]) = 0
-	sharedP, sharedC := s.a.buffer(8), s.a.buffer(8)
+	*rawclone.WordOf(s.private[offMemory:]) = 0
+	sharedP, sharedC := s.p.Buffer(8), s.p.Buffer(8)
 	fill(sharedP)
 	fill(sharedC)
 	s.args = linux.Clone4Args{
@@ -350,19 +333,19 @@ func (s *scene) setArgs() {
 		s.args.Ctid = s.pointer(c.ctid, offCtid, sharedC)
 	}
 	if strings.HasPrefix(c.stack, "given") {
-		s.args.StackStart += uint64(addr(s.private)) + uint64(len(s.private)) - 64
+		s.args.StackStart += uint64(rawclone.AddrOf(s.private)) + uint64(len(s.private)) - 64
 	}
 	if c.tls == "given" {
-		s.args.TLS = uint64(addr(s.private[offTLS:]))
+		s.args.TLS = uint64(rawclone.AddrOf(s.private[offTLS:]))
 	}
 	s.passed = c.passed(s.args)
-	s.encoded = c.encode(s.args)
+	s.encoded = c.abi.Encode(s.args)
 	if c.args == atPageEnd {
 		begin := page - int(min(c.effectiveSize(), uint64(len(s.encoded)))) + c.beyond
 		copy(s.argsEnd[begin:page], s.encoded)
-		s.argsAt = uint64(addr(s.argsEnd)) + uint64(begin)
+		s.argsAt = uint64(rawclone.AddrOf(s.argsEnd)) + uint64(begin)
 	} else {
-		shared := s.a.buffer(len(s.encoded))
+		shared := s.p.Buffer(len(s.encoded))
 		copy(shared, s.encoded)
 		s.argsAt = s.pointer(c.args, 0, shared)
 	}
@@ -370,13 +353,13 @@ func (s *scene) setArgs() {
 
 // duration returns a struct timespec.
 func (s *scene) duration(d time.Duration) *uintptr {
-	buf := s.a.buffer(16)
-	*word(buf), *word(buf[8:]) = uintptr(d/time.Second), uintptr(d%time.Second)
-	return word(buf)
+	buf := s.p.Buffer(16)
+	*rawclone.WordOf(buf), *rawclone.WordOf(buf[8:]) = uintptr(d/time.Second), uintptr(d%time.Second)
+	return rawclone.WordOf(buf)
 }
 
 // see appends looks at *ptid and *ctid.
-func (s *scene) see(l *list) ids {
+func (s *scene) see(l *rawclone.List) ids {
 	return ids{s.view(l, s.args.Ptid, s.c.ptid), s.view(l, s.args.Ctid, s.c.ctidPlace())}
 }
 
@@ -386,46 +369,46 @@ func (s *scene) setChild() {
 	l := s.child
 	s.childIs = s.identify(l)
 	s.childSees = s.see(l)
-	l.sys(rawclone.TrapStore, addr(s.private[offMemory:]), 1)
-	l.sys(unix.SYS_DUP3, 1, dupFD, 0)
-	l.sys(unix.SYS_CHDIR, s.paths["/proc"])
-	ignore := s.a.buffer(32)
-	*word(ignore) = 1 // SIG_IGN
-	l.sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), addr(ignore), 0, 8)
-	l.tell(s.ready)
-	l.await(s.proceed, 0, s.patience)
-	s.proceeded = l.sys(rawclone.TrapLoad, s.proceed)
-	l.tell(s.done)
+	l.Sys(rawclone.TrapStore, rawclone.AddrOf(s.private[offMemory:]), 1)
+	l.Sys(unix.SYS_DUP3, 1, dupFD, 0)
+	l.Sys(unix.SYS_CHDIR, s.p.Path("/proc"))
+	ignore := s.p.Buffer(32)
+	*rawclone.WordOf(ignore) = 1 // SIG_IGN
+	l.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), ignore, 0, 8)
+	tell(l, s.ready)
+	await(l, s.proceed, 0, s.patience)
+	s.proceeded = l.Sys(rawclone.TrapLoad, s.proceed)
+	tell(l, s.done)
 	switch s.c.end {
 	case endKill:
-		l.sys(unix.SYS_KILL, s.childIs.pid, int(unix.SIGKILL))
+		l.Sys(unix.SYS_KILL, s.childIs.pid, int(unix.SIGKILL))
 	case endExec:
-		l.sys(unix.SYS_EXECVEAT, execFD, s.paths[""], 0, 0, unix.AT_EMPTY_PATH)
-		l.sys(unix.SYS_WRITE, writeFD, s.paths[""], 1)
+		l.Sys(unix.SYS_EXECVEAT, execFD, s.p.Path(""), 0, 0, unix.AT_EMPTY_PATH)
+		l.Sys(unix.SYS_WRITE, writeFD, s.p.Path(""), 1)
 	case endTask:
-		l.sys(unix.SYS_EXIT, status)
+		l.Sys(unix.SYS_EXIT, status)
 	}
-	l.sys(unix.SYS_EXIT_GROUP, status)
+	l.Sys(unix.SYS_EXIT_GROUP, status)
 }
 
 // setCaller writes what the caller does.
 func (s *scene) setCaller() {
 	c, l := s.c, s.caller
 	if c.uid != 0 {
-		l.sys(unix.SYS_SETRESUID, c.uid, c.uid, c.uid)
+		l.Sys(unix.SYS_SETRESUID, c.uid, c.uid, c.uid)
 	}
-	l.sys(unix.SYS_CHDIR, s.paths["/"])
+	l.Sys(unix.SYS_CHDIR, s.p.Path("/"))
 	s.callerIs = s.identify(l)
 	call := rawclone.Op{
-		Trap:  c.abi.nr | uintptr(c.number),
-		Entry: c.abi.entry,
+		Trap:  c.abi.Number | uintptr(c.number),
+		Entry: c.abi.Entry,
 		Args:  [6]uintptr{uintptr(c.flags>>32 | c.upper), uintptr(c.flags&0xffffffff | c.upper), uintptr(c.size), uintptr(s.argsAt)},
-		Child: s.child.first,
+		Child: s.child.First(),
 	}
 	if s.older {
-		call = rawclone.Op{Trap: unix.SYS_CLONE, Args: cloneArgs(c.flags, s.passed), Child: s.child.first}
+		call = rawclone.Op{Trap: unix.SYS_CLONE, Args: kit.CloneArgs(c.flags, s.passed), Child: s.child.First()}
 	}
-	s.made = l.op(call)
+	s.made = l.Append(call)
 	if c.has(linux.CLONE_VFORK) && (c.has(linux.CLONE_THREAD) || reapsItself(c)) {
 		// There is nothing left of the child.
 		s.succeeded = s.look(l, true)
@@ -434,7 +417,7 @@ func (s *scene) setCaller() {
 	}
 	// 0 for an ID of a task that is there, zombies included, and so a jump: with a
 	// failed call there is nothing to wait for.
-	l.op(rawclone.Op{Trap: unix.SYS_SCHED_GETSCHEDULER, Args: [6]uintptr{rawclone.Addr(&s.made.Ret)}, Deref: 1, Child: s.success.first})
+	l.Append(rawclone.Op{Trap: unix.SYS_SCHED_GETSCHEDULER, Args: [6]uintptr{rawclone.Addr(&s.made.Ret)}, Deref: 1, Child: s.success.First()})
 	s.failed = s.look(l, false)
 	s.succeeded = s.look(s.success, true)
 }
@@ -453,44 +436,44 @@ type after struct {
 }
 
 // look writes what the caller does after the call, to its end.
-func (s *scene) look(l *list, succeeded bool) *after {
+func (s *scene) look(l *rawclone.List, succeeded bool) *after {
 	var a after
 	if succeeded {
-		a.ready = l.await(s.ready, 0, s.patience)
+		a.ready = await(l, s.ready, 0, s.patience)
 		a.live = s.see(l)
-		l.tell(s.proceed)
-		a.done = l.await(s.done, 0, s.patience)
+		tell(l, s.proceed)
+		a.done = await(l, s.done, 0, s.patience)
 		s.awaitEnd(l, &a)
 	}
-	a.plain = l.wait(s.made, 0)
-	a.clone = l.wait(s.made, unix.WCLONE)
-	all := s.a.word()
+	a.plain = wait(l, s.made, 0)
+	a.clone = wait(l, s.made, unix.WCLONE)
+	all := s.p.Word()
 	*all = ^uintptr(0)
-	a.info = s.a.buffer(128)
+	a.info = s.p.Buffer(128)
 	now := s.duration(0)
-	a.first = l.sys(unix.SYS_RT_SIGTIMEDWAIT, all, addr(a.info), now, 8)
-	a.second = l.sys(unix.SYS_RT_SIGTIMEDWAIT, all, 0, now, 8)
-	a.left = l.wait(-1, unix.WALL)
+	a.first = l.Sys(unix.SYS_RT_SIGTIMEDWAIT, all, a.info, now, 8)
+	a.second = l.Sys(unix.SYS_RT_SIGTIMEDWAIT, all, 0, now, 8)
+	a.left = wait(l, -1, unix.WALL)
 	a.final = s.see(l)
-	a.memory = l.sys(rawclone.TrapLoad, addr(s.private[offMemory:]))
-	a.files = l.sys(unix.SYS_FCNTL, dupFD, unix.F_GETFD)
-	a.cwd = s.a.buffer(64)
-	l.sys(unix.SYS_GETCWD, addr(a.cwd), len(a.cwd))
-	a.action = s.a.buffer(32)
-	l.sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), 0, addr(a.action), 8)
-	l.sys(unix.SYS_EXIT_GROUP, callerStatus)
+	a.memory = l.Sys(rawclone.TrapLoad, rawclone.AddrOf(s.private[offMemory:]))
+	a.files = l.Sys(unix.SYS_FCNTL, dupFD, unix.F_GETFD)
+	a.cwd = s.p.Buffer(64)
+	l.Sys(unix.SYS_GETCWD, a.cwd, len(a.cwd))
+	a.action = s.p.Buffer(32)
+	l.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGUSR2), 0, a.action, 8)
+	l.Sys(unix.SYS_EXIT_GROUP, callerStatus)
 	return &a
 }
 
 // awaitEnd writes waits for what no wait4 waits for.
-func (s *scene) awaitEnd(l *list, a *after) {
+func (s *scene) awaitEnd(l *rawclone.List, a *after) {
 	c := s.c
 	if c.end == endExec {
 		// This makes the child's exit signal SIGCHLD, and so decides which wait
 		// sees it.
-		poll := s.a.word()
+		poll := s.p.Word()
 		*poll = readFD | unix.POLLIN<<32 // struct pollfd
-		l.sys(unix.SYS_PPOLL, poll, 1, s.long, 0, 0)
+		l.Sys(unix.SYS_PPOLL, poll, 1, s.long, 0, 0)
 	}
 	at := c.ctidPlace()
 	if c.has(linux.CLONE_CHILD_CLEARTID|linux.CLONE_VM) && !c.has(linux.CLONE_VFORK) && c.end != endKill && c.end != endExec &&
@@ -503,31 +486,31 @@ func (s *scene) awaitEnd(l *list, a *after) {
 		case c.has(linux.CLONE_PARENT_SETTID) && s.passed.Ptid == s.passed.Ctid:
 			before = s.made
 		}
-		a.cleared = l.sys(unix.SYS_FUTEX, uintptr(s.args.Ctid), 0 /* FUTEX_WAIT */, before, s.long)
+		a.cleared = l.Sys(unix.SYS_FUTEX, uintptr(s.args.Ctid), 0 /* FUTEX_WAIT */, before, s.long)
 	}
 }
 
 // setGrandparent writes what the caller's parent does, and the caller's process if
 // the caller is a thread of it.
 func (s *scene) setGrandparent() {
-	l, first, flags := s.grandparent, s.caller, uintptr(s.c.exits)
+	l, first, flags := s.grandparent, s.caller, uint64(s.c.exits)
 	switch s.c.caller {
 	case callerThread:
 		first = s.leader
-		first.clone(threadFlags, s.caller)
-		first.await(s.a.word(), 0, s.duration(time.Hour))
+		first.Clone(kit.ThreadFlags, s.caller)
+		await(first, s.p.Word(), 0, s.duration(time.Hour))
 	case callerVfork:
 		flags |= linux.CLONE_VM | linux.CLONE_VFORK
 	case callerInit:
 		flags |= linux.CLONE_NEWPID
 	}
-	s.started = l.clone(flags, first)
-	s.ended = l.wait(s.started, unix.WALL)
-	s.sibling = l.wait(-1, 0)
-	s.cloneSibling = l.wait(-1, unix.WCLONE)
-	s.pending = s.a.word()
-	l.sys(unix.SYS_RT_SIGPENDING, s.pending, 8)
-	l.sys(unix.SYS_EXIT_GROUP, 0)
+	s.started = l.Clone(flags, first)
+	s.ended = wait(l, s.started, unix.WALL)
+	s.sibling = wait(l, -1, 0)
+	s.cloneSibling = wait(l, -1, unix.WCLONE)
+	s.pending = s.p.Word()
+	l.Sys(unix.SYS_RT_SIGPENDING, s.pending, 8)
+	l.Sys(unix.SYS_EXIT_GROUP, 0)
 }
 
 // outcome puts into words what has happened, with the wait status of the
@@ -566,11 +549,11 @@ func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
 		field("ppid", "%s", name(map[uint64]string{0: "0", uint64(callerIs.ppid.Ret): "callers", uint64(callerIs.pid.Ret): "caller"}, uint64(childIs.ppid.Ret)))
 		field("uid", "%s", name(uids, uint64(childIs.uid.Ret)))
 		field("sp", "%s", name(map[uint64]string{uint64(callerIs.sp.Ret): "callers", s.passed.StackStart: "given"}, uint64(childIs.sp.Ret)))
-		tls := map[uint64]string{callerIs.tls(): "callers"}
+		tls := map[uint64]string{uint64(callerIs.tls()): "callers"}
 		if s.c.has(linux.CLONE_SETTLS) {
 			tls[s.passed.TLS] = "given" // may be the same
 		}
-		field("tls", "%s", name(tls, childIs.tls()))
+		field("tls", "%s", name(tls, uint64(childIs.tls())))
 		field("new", "%s", childIs.newNamespaces(callerIs))
 		field("child-ptid", "%s", s.childSees[0](tids))
 		field("child-ctid", "%s", s.childSees[1](tids))
@@ -597,8 +580,8 @@ func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
 	field("clone", "%s", result.clone.describe(tids))
 	field("left", "%s", result.left.describe(tids))
 	if result.first.Errno() == 0 {
-		i := siginfoOf(result.info)
-		field("signal", "%d,code=%d,pid=%s,uid=%s,status=%d", i.signo, i.code, name(tids, uint64(i.pid)), name(uids, uint64(i.uid)), i.status)
+		i := kit.SiginfoOf(result.info)
+		field("signal", "%d,code=%d,pid=%s,uid=%s,status=%d", i.Signo, i.Code, name(tids, uint64(i.PID)), name(uids, uint64(i.UID)), i.Status)
 	} else {
 		field("signal", "none")
 	}
@@ -628,7 +611,7 @@ func (a *after) shared() string {
 		{"memory", a.memory.Ret == 1},
 		{"files", a.files.Errno() == 0},
 		{"cwd", strings.HasPrefix(string(a.cwd), "/proc\x00")},
-		{"handlers", *word(a.action) == 1},
+		{"handlers", *rawclone.WordOf(a.action) == 1},
 	} {
 		if s.is {
 			names = append(names, s.name)
