@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /*
  * Runs commands at the same time and says how each has ended, with no signal handler
  * and no wait: a library can do this in any program, and the program's own children

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 /*
  * Starts a worker with clone4: a process that shares this one's memory, as a
  * thread does, and works on a stack of its own.

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /*
  * clone4 for C and C++: clone(2) with 64 flag bits, and with its other
  * arguments in a struct that can grow.

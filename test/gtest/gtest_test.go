@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package gtest_test compiles and runs the tests in the form of gVisor's own suite,
 // test/syscalls/linux: in the sandbox, on this machine's kernel, which has no clone4,
 // and on a Linux that has it.

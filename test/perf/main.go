@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command perf measures runsc-ext beside stock runsc of the same gVisor version.
 //
 //	go run ./test/perf

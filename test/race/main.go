@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command race runs the suite in a sentry with the race detector, on each platform,
 // and fails if there is a report that has this module in one of its stacks.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package storm
 
 // Sound because all of this memory is mapped outside of Go's heap: it does not

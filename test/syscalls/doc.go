@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package syscalls is the suite of tests of clone4. They run inside of a sandbox
 // and, the same binary, on a Linux kernel that has the call: the second is what
 // the first is held to.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command upgrade tries another version of gVisor beside the pinned one, and says
 // what breaks. It works on a copy of the module: the source stays as it is.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command guest is what test/perf measures with: it runs in a sandbox, or natively,
 // and prints how long things took.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command record records runsc-ext/default.pgo, by which the go command optimizes
 // runsc-ext, from sentries at work.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command runsc-ext, for a build with the race detector. It takes the place of
 // main_cgo.go in such a build; see test/race.
 package main

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Tests of clone4(2), in the form of gVisor's own syscall tests, for a gVisor tree:
 // see BUILD.example. They need nothing but googletest:
 //

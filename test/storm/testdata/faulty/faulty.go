@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The faults that the test of the storm has to find, as system calls of the sentry.
 // This file is built into runsc-ext for that test alone; see faulty in storm_test.go.
 package main
