@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 #include "go_asm.h"
 #include "textflag.h"
 
