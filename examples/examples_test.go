@@ -43,6 +43,19 @@ func places() []place {
 	return ps
 }
 
+// fdPlaces returns the kernels that have CLONE_FD.
+func fdPlaces() []place {
+	var ps []place
+	for _, platform := range sandbox.Platforms {
+		ps = append(ps, place{
+			name:   platform + ",fd",
+			clone4: true,
+			run:    func(args ...string) (*exec.Cmd, error) { return sandbox.DoAt("fd", platform, args...) },
+		})
+	}
+	return ps
+}
+
 // reference returns the Linux that has clone4. It has no file but the program.
 func reference(t *testing.T) place {
 	t.Helper()
@@ -308,14 +321,7 @@ func testC(t *testing.T, p place, bin string) {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	bin := compile(t, "c/run.c", "", "cc", "c", "c99", cABIs()[0].flags)
-	ps := places()
-	for _, platform := range sandbox.Platforms {
-		ps = append(ps, place{
-			name: platform + ",fd",
-			run:  func(args ...string) (*exec.Cmd, error) { return sandbox.DoAt("fd", platform, args...) },
-		})
-	}
-	for _, p := range ps {
+	for _, p := range append(places(), fdPlaces()...) {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			got := p.do(t, bin, "exit 3", "kill -TERM $$", "sleep 0.2", "no-such-command 2>&-")
@@ -328,6 +334,29 @@ func TestRun(t *testing.T) {
 			}
 			if got != want {
 				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// TestProcfd runs the tests of the package that follows commands by a descriptor: by
+// CLONE_FD at the level that has it, and by pidfds elsewhere.
+func TestProcfd(t *testing.T) {
+	t.Parallel()
+	bin, err := sandbox.BuildTest("runsc-ext/examples/procfd", runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range append(places(), fdPlaces()...) {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			cmd, err := p.run(bin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Env = append(os.Environ(), fmt.Sprintf("EXAMPLE_CLONE_FD=%t", strings.HasSuffix(p.name, ",fd")))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %v\n%s", cmd, err, out)
 			}
 		})
 	}

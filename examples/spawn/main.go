@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Spawn runs a command in a child made by clone4, or by clone(2) where the
 // kernel has no clone4, and says by which.
 //
@@ -15,11 +17,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"runsc-ext/abi/linux"
+	"runsc-ext/examples/vfork"
 )
 
 // Exit statuses that are not the command's.
@@ -116,92 +118,17 @@ func haveClone4() bool {
 	return errno == unix.EFAULT
 }
 
-// call is a system call to be made by vfork.
-type call struct {
-	trap uintptr
-	args [6]uintptr
-
-	// result is what the child got: -errno for an error, as it shares this
-	// memory. It stays 0 if the child did not come back from the call.
-	result uintptr
-}
-
-// vfork makes the first of the calls, which must be a clone with CLONE_VM and
-// CLONE_VFORK, and returns its result in the parent. The child makes the other
-// calls, one after the other, and never returns: the last must end it.
-//
-// There is no other way for a child that shares its parent's memory. It is on
-// the parent's stack and has its thread pointer, but Go's scheduler and garbage
-// collector know nothing of it. In assembly it needs none of these.
-func vfork(calls *call) uintptr
-
-// start starts a program in a child and returns the child's ID. If execErrno is
-// set, the child could not execute the program, and has ended.
-//
-// Unlike os/exec, it does not lower the soft RLIMIT_NOFILE again, which package os
-// raises as a program starts.
+// start starts a program in a child and returns the child's ID. If execErrno is set, the
+// child could not execute the program, and has exited.
 func start(useClone4 bool, path string, argv, env []string) (pid int, execErrno unix.Errno, err error) {
-	pathp, err := unix.BytePtrFromString(path)
-	if err != nil {
-		return 0, 0, err
+	const flags = vfork.Flags | uint64(unix.SIGCHLD)
+	if !useClone4 {
+		return vfork.Start(unix.SYS_CLONE, [6]uintptr{uintptr(flags)}, path, argv, env)
 	}
-	argvp, err := syscall.SlicePtrFromStrings(argv)
-	if err != nil {
-		return 0, 0, err
-	}
-	envp, err := syscall.SlicePtrFromStrings(env)
-	if err != nil {
-		return 0, 0, err
-	}
+	// The args are all 0, so their size could be, too. A stack is not needed: the
+	// child does not use the one it shares.
 	var pin runtime.Pinner
 	defer pin.Unpin()
-
-	// CLONE_VM: no memory is copied, however much there is. CLONE_VFORK: this
-	// thread sleeps until the child has executed the program or has ended.
-	const flags = linux.CLONE_VM | linux.CLONE_VFORK | uint64(unix.SIGCHLD)
-	clone := call{trap: unix.SYS_CLONE, args: [6]uintptr{uintptr(flags)}}
-	if useClone4 {
-		// The args are all 0, so their size could be, too. A stack is not
-		// needed: the child does not use the one it shares.
-		args := new(linux.Clone4Args)
-		clone = call{trap: linux.SYS_CLONE4, args: [6]uintptr{uintptr(flags >> 32), uintptr(flags & 0xffffffff), linux.SizeOfClone4Args, addr(&pin, args)}}
-	}
-
-	// Others keep ForkLock while a file descriptor of theirs may still be
-	// inherited by mistake.
-	syscall.ForkLock.Lock()
-	defer syscall.ForkLock.Unlock()
-
-	// A signal must not run a handler of Go's in the child. So all are blocked
-	// until the child has no handlers left. The mask is this thread's.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, mask unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &mask); err != nil {
-		return 0, 0, err
-	}
-	defer unix.PthreadSigmask(unix.SIG_SETMASK, &mask, nil)
-
-	calls := []call{clone}
-	sigDfl := addr(&pin, new(sigaction))
-	for sig := uintptr(1); sig <= 8*sigsetSize; sig++ {
-		if handled(sig) {
-			calls = append(calls, call{trap: unix.SYS_RT_SIGACTION, args: [6]uintptr{sig, sigDfl, 0, sigsetSize}})
-		}
-	}
-	calls = append(calls,
-		call{trap: unix.SYS_RT_SIGPROCMASK, args: [6]uintptr{unix.SIG_SETMASK, addr(&pin, &mask), 0, sigsetSize}},
-		call{trap: unix.SYS_EXECVE, args: [6]uintptr{addr(&pin, pathp), addr(&pin, &argvp[0]), addr(&pin, &envp[0])}},
-		call{trap: unix.SYS_EXIT, args: [6]uintptr{exitNotFound}},
-	)
-	pin.Pin(&calls[0])
-	result := int(vfork(&calls[0]))
-	if result < 0 {
-		return 0, 0, unix.Errno(-result)
-	}
-	execve := calls[len(calls)-2]
-	return result, unix.Errno(-execve.result), nil
+	args := vfork.Addr(&pin, new(linux.Clone4Args))
+	return vfork.Start(linux.SYS_CLONE4, [6]uintptr{uintptr(flags >> 32), uintptr(flags & 0xffffffff), linux.SizeOfClone4Args, args}, path, argv, env)
 }

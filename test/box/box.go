@@ -133,10 +133,8 @@ func New(t *testing.T, o Options) *Box {
 	if o.In != nil {
 		b.Flags = o.In.Flags
 	}
+	b.Guest = b.copyGuest()
 	var err error
-	if b.Guest, err = os.Executable(); err != nil {
-		t.Fatal(err)
-	}
 	args := o.Args
 	if args == nil {
 		args = []string{"-guest"}
@@ -169,6 +167,33 @@ func New(t *testing.T, o Options) *Box {
 		unix.Unmount(filepath.Join(state, "null-netns"), unix.MNT_DETACH)
 	})
 	return b
+}
+
+// copyGuest puts a copy of the test binary where every user can execute it: the folders of
+// the go command and of testing.T are open to their owner alone.
+func (b *Box) copyGuest() string {
+	b.t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "guest-*")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	program, err := os.ReadFile(exe)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	name := filepath.Join(dir, "guest")
+	if err := os.WriteFile(name, program, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	return name
 }
 
 // spec writes the bundle's OCI spec.

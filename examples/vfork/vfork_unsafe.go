@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package vfork
 
 import (
 	"runtime"
@@ -27,9 +27,9 @@ func handled(sig uintptr) bool {
 	return errno == 0 && old.handler > 1
 }
 
-// addr returns the address of *v as a number, and keeps *v alive and in place
+// Addr returns the address of *v as a number, and keeps *v alive and in place
 // until it is unpinned: Go does not see that a number is an address.
-func addr[T any](pin *runtime.Pinner, v *T) uintptr {
+func Addr[T any](pin *runtime.Pinner, v *T) uintptr {
 	pin.Pin(v)
 	return uintptr(unsafe.Pointer(v))
 }
