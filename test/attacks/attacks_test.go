@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"runsc-ext/test/attacks/guest"
 	"runsc-ext/test/box"
@@ -20,6 +21,7 @@ import (
 
 var (
 	tries   = flag.Int("tries", 0, "make so many tries of each attack, not the attack's own number")
+	limit   = flag.Duration("limit", 2*time.Second, "begin no new round of an attack after this time")
 	seed    = flag.Uint64("seed", 1, "make the choices of this seed")
 	only    = flag.String("only", "", "make the attacks whose names contain this")
 	isGuest = flag.Bool("guest", false, "be the guest; test nothing")
@@ -74,7 +76,7 @@ func command(a guest.Attack, part int) string {
 	if *tries != 0 {
 		n = *tries
 	}
-	return fmt.Sprintf("attack %s %d %d", a.Name, *seed, (n+part-1)/part)
+	return fmt.Sprintf("attack %s %d %d %v", a.Name, *seed, (n+part-1)/part, *limit)
 }
 
 // TestNative checks that each attack comes to its end where it attacks nothing: on the

@@ -160,17 +160,23 @@ type flip struct {
 	// resume is how tracees go on; nil without a tracer.
 	resume []int
 
+	// slow is set if each call takes hundreds of stops.
+	slow bool
+
 	// filter is a seccomp filter of the caller; nil for none.
 	filter []unix.SockFilter
 
 	atStop func(r *run, pid int)
 }
 
-// callsOfRound is how many calls a process makes.
-const callsOfRound = 25
+// How many calls a process makes.
+const (
+	callsOfRound     = 25
+	callsOfSlowRound = 3
+)
 
 func (f *flip) run(r *run) error {
-	for round := 0; r.out.Made+r.out.Failed < r.tries; round++ {
+	for round := 0; r.goesOn(); round++ {
 		if err := f.round(r, round); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
@@ -193,7 +199,11 @@ func (f *flip) round(r *run, round int) error {
 	block := m.data[:8*wordsOfBlock]
 	*word(block, blockNumber) = f.number.rax
 	*word(block, blockFlags) = uintptr(callFlags[round%len(callFlags)])
-	*word(block, blockLeft) = callsOfRound
+	calls := callsOfRound
+	if f.slow {
+		calls = callsOfSlowRound
+	}
+	*word(block, blockLeft) = uintptr(calls)
 	*word(block, blockMade), *word(block, blockFailed) = 0, 0
 
 	site := addr(m.code) + callerSite
@@ -215,7 +225,9 @@ func (f *flip) round(r *run, round int) error {
 	if f.filter != nil {
 		ops = append(ops, installFilter(m, f.filter)...)
 	}
-	thread := round%2 == 1
+	// On systrap a thread that is stepped may run on without a stop while another thread of
+	// its process runs, even without a call of clone4.
+	thread := round%2 == 1 && !slices.Contains(f.resume, unix.PTRACE_SINGLESTEP)
 	if thread {
 		o := forkFlipper
 		o.Args[0] = threadFlags
@@ -243,7 +255,7 @@ func (f *flip) round(r *run, round int) error {
 	}
 	r.out.Made += int(*word(block, blockMade))
 	r.out.Failed += int(*word(block, blockFailed))
-	if got, want := int(*word(block, blockMade)+*word(block, blockFailed)), callsOfRound; err == nil && f.atStop == nil && got < want {
+	if got, want := int(*word(block, blockMade)+*word(block, blockFailed)), calls; err == nil && f.atStop == nil && got < want {
 		// A tracer that steps can see the caller killed by the change of code.
 		if *word(block, blockLeft) != 0 && len(r.out.Signals) == 0 {
 			err = fmt.Errorf("the caller ended after %d calls, want %d", got, want)
@@ -318,8 +330,8 @@ func flips() []Attack {
 		}{
 			{"untraced", 2000, flip{}},
 			{"syscall", 400, flip{resume: []int{unix.PTRACE_SYSCALL}}},
-			{"sysemu", 400, flip{resume: []int{unix.PTRACE_SYSEMU, unix.PTRACE_SYSCALL}}},
-			{"step", 200, flip{resume: []int{unix.PTRACE_SINGLESTEP, unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},
+			{"sysemu", 400, flip{slow: true, resume: []int{unix.PTRACE_SYSEMU, unix.PTRACE_SYSCALL}}},
+			{"step", 200, flip{slow: true, resume: []int{unix.PTRACE_SINGLESTEP, unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},
 			{"events", 400, flip{resume: []int{unix.PTRACE_CONT}}},
 			{"filter", 400, flip{filter: retAllow}},
 			{"filter-trace", 400, flip{filter: retTrace, resume: []int{unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},

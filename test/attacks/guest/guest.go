@@ -11,6 +11,7 @@ package guest
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -60,8 +61,15 @@ type Attack struct {
 type run struct {
 	rng   *rand.Rand
 	tries int
+	until time.Time
 	out   *Outcome
 	mem   *memory
+}
+
+// goesOn returns whether there is to be another round.
+func (r *run) goesOn() bool {
+	made := r.out.Made + r.out.Failed
+	return made == 0 || made < r.tries && time.Now().Before(r.until)
 }
 
 func (r *run) oneIn(n int) bool { return r.rng.IntN(n) == 0 }
@@ -86,9 +94,10 @@ func Attacks() []Attack { return attacks }
 // Main executes the commands in args, or those in standard input if there are none, and
 // returns the exit status.
 //
-//	attack NAME SEED TRIES   makes an attack
-//	nothing                  answers
-//	echo TEXT                answers, with TEXT as the name
+//	attack NAME SEED TRIES TIME   makes an attack: so many tries, and no new round after
+//	                              that time, as 2s
+//	nothing                       answers
+//	echo TEXT                     answers, with TEXT as the name
 func Main(args []string) int {
 	signal.Ignore(unix.SIGHUP, unix.SIGIO, unix.SIGUSR1, unix.SIGUSR2)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -121,13 +130,18 @@ func command(line string) Outcome {
 	case "echo":
 		return out
 	case "attack":
-		var seed uint64
-		if _, err := fmt.Sscan(rest, &out.Attack, &seed, &out.Tries); err != nil {
-			out.Error = fmt.Sprintf("%q is no attack, seed and number of tries: %v", rest, err)
+		var (
+			seed uint64
+			text string
+		)
+		_, err := fmt.Sscan(rest, &out.Attack, &seed, &out.Tries, &text)
+		limit, perr := time.ParseDuration(text)
+		if err = cmp.Or(err, perr); err != nil {
+			out.Error = fmt.Sprintf("%q is not an attack, a seed, a number of tries and a time: %v", rest, err)
 			return out
 		}
 		start := time.Now()
-		if err := attack(&out, seed); err != nil {
+		if err := attack(&out, seed, start.Add(limit)); err != nil {
 			out.Error = err.Error()
 		}
 		out.Seconds = time.Since(start).Seconds()
@@ -145,7 +159,7 @@ func command(line string) Outcome {
 
 // attack makes one attack, in a thread of its own: a thread that was a tracer, or has
 // left a namespace, is not used again.
-func attack(out *Outcome, seed uint64) error {
+func attack(out *Outcome, seed uint64, until time.Time) error {
 	for i := range attacks {
 		a := &attacks[i]
 		if a.Name != out.Attack {
@@ -154,7 +168,7 @@ func attack(out *Outcome, seed uint64) error {
 		result := make(chan error)
 		go func() {
 			runtime.LockOSThread()
-			r := &run{rng: rand.New(rand.NewPCG(seed, 0)), tries: out.Tries, out: out, mem: newMemory()}
+			r := &run{rng: rand.New(rand.NewPCG(seed, 0)), tries: out.Tries, until: until, out: out, mem: newMemory()}
 			err := a.run(r)
 			if e := killAll(); err == nil {
 				err = e
