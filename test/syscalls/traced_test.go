@@ -247,6 +247,9 @@ func TestTracedResumed(t *testing.T) {
 		for _, c := range tracedCalls() {
 			t.Run(way+" "+c.name, func(t *testing.T) {
 				for _, tc := range tests {
+					if !singleSteps && slices.Contains(slices.Collect(maps.Values(tc.then)), single) {
+						continue
+					}
 					name := fmt.Sprintf("%s by %s", strings.ReplaceAll(kit.Flags(tc.flags), "|", ","), requestName(tc.first))
 					for _, stop := range slices.Sorted(maps.Keys(tc.then)) {
 						name += fmt.Sprintf(", from %s by %s", stop, requestName(tc.then[stop]))

@@ -37,6 +37,9 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 	tr.ptrace(unix.PTRACE_POKEUSR, pid, uintptr(r), v)
 }
 
+// singleSteps says that a tracee stops after PTRACE_SINGLESTEP.
+const singleSteps = true
+
 // shortCalls is how many calls, from the end, are special to this sentry: not clone(2) and
 // not amd64's clone4, which is a call of gVisor's own table.
 const shortCalls = 2

@@ -40,6 +40,10 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 	tr.registers(unix.PTRACE_SETREGSET, pid)
 }
 
+// singleSteps says that a tracee stops after PTRACE_SINGLESTEP. In gVisor on arm64 it
+// continues.
+const singleSteps = false
+
 // shortCalls is how many calls, from the end, are special to this sentry.
 const shortCalls = 1
 
