@@ -298,7 +298,12 @@ func TestTracedResumed(t *testing.T) {
 func TestTracedChanged(t *testing.T) {
 	none := func(tr *tracing) { tr.pokeNumber(^uintptr(0)) }
 	flags := func(flags uint64) func(tr *tracing) {
-		return func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.flags, uintptr(flags)) }
+		return func(tr *tracing) {
+			if tr.call.flags == noRegister {
+				tr.t.Skip("no tracer can change the flags here")
+			}
+			tr.poke(tr.tracee.pid, tr.call.flags, uintptr(flags))
+		}
 	}
 	toCall := func(tr *tracing) { tr.setNumber(tr.call.number) }
 	const (

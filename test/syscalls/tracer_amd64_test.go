@@ -24,6 +24,8 @@ const (
 	regResult register = 10 * 8 // RAX
 	regNumber register = 15 * 8 // orig_rax
 	regSize   register = 12 * 8 // RDX
+
+	noRegister = ^register(0) // no call has its flags there
 )
 
 func (tr *tracing) peek(pid int, r register) uintptr {

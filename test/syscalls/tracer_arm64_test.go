@@ -17,6 +17,10 @@ const (
 	regResult register = 0
 	regSize   register = 2
 	regNumber register = 8
+
+	// noRegister is where clone(2) has its flags: the first argument, which gVisor keeps
+	// out of a tracer's reach (Context64.OrigR0).
+	noRegister = ^register(0)
 )
 
 // registers reads or writes all registers of a task, in scratch.
@@ -44,14 +48,15 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 // continues.
 const singleSteps = false
 
-// shortCalls is how many calls, from the end, are special to this sentry.
+// shortCalls is how many calls, from the end, are special to this sentry: not clone(2).
 const shortCalls = 1
 
-// allTracedCalls returns no clone(2): its flags are the first argument, which gVisor keeps
-// out of a tracer's reach.
 func allTracedCalls() []*tracedCall {
 	a := kit.Default()
-	return []*tracedCall{{name: a.Name, abi: a, number: a.Number, getpid: unix.SYS_GETPID, flags: 1, args: 3}}
+	return []*tracedCall{
+		{name: "clone", number: unix.SYS_CLONE, getpid: unix.SYS_GETPID, flags: noRegister},
+		{name: a.Name, abi: a, number: a.Number, getpid: unix.SYS_GETPID, flags: 1, args: 3},
+	}
 }
 
 // uncleanCalls returns no calls: gVisor takes all of the register for the number.
