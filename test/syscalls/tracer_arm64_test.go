@@ -44,8 +44,8 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 	tr.registers(unix.PTRACE_SETREGSET, pid)
 }
 
-// singleSteps says that a tracee stops after PTRACE_SINGLESTEP. In gVisor on arm64 it
-// continues.
+// singleSteps says that a tracee stops after PTRACE_SINGLESTEP. In gVisor on arm64 the
+// tracee continues, under stock runsc and in clone(2) too.
 const singleSteps = false
 
 // shortCalls is how many calls, from the end, are special to this sentry: not clone(2).
