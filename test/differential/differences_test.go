@@ -3,12 +3,14 @@
 package differential
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"runsc-ext/abi/linux"
+	"runsc-ext/test/kit"
 )
 
 // difference is where gVisor differs from Linux outside of clone4: with -older the
@@ -77,11 +79,10 @@ var knownDifferences = []difference{
 		fields:  []string{"plain", "signal"},
 	},
 	{
-		name: "non-canonical stack pointer on KVM",
-		why:  "the KVM platform cannot run a task whose stack pointer is not canonical, which Linux and the other platforms can",
+		name: "non-canonical stack pointer",
+		why:  "the KVM platform and some hypervisors cannot run a task whose stack pointer is not canonical",
 		affects: func(c *call, on machine) bool {
-			sp := int64(c.passed(linux.Clone4Args{StackStart: stacks[c.stack]}).StackStart)
-			return on.platform == "kvm" && sp != sp<<16>>16
+			return c.hasOddStack() && (on.platform == "kvm" || on.arch == runtime.GOARCH && !kit.HasOddStacks())
 		},
 	},
 	{
@@ -109,6 +110,12 @@ var knownDifferences = []difference{
 // namespace has made its parent ignore SIGCHLD, and so been reaped.
 func reapsItself(c *call) bool {
 	return c.has(linux.CLONE_NEWPID|linux.CLONE_SIGHAND) && !c.has(linux.CLONE_PARENT) && c.signal() == uint64(unix.SIGCHLD) && c.end != endExec
+}
+
+// hasOddStack returns whether the child's stack pointer is not canonical.
+func (c *call) hasOddStack() bool {
+	sp := int64(c.passed(linux.Clone4Args{StackStart: stacks[c.stack]}).StackStart)
+	return sp != sp<<16>>16
 }
 
 func clears(c *call) bool { return c.has(linux.CLONE_CHILD_CLEARTID) }

@@ -60,11 +60,11 @@ func (b batch) args() []string {
 func TestDifferential(t *testing.T) {
 	if *record {
 		for n, r := range recorded {
-			recordTestdata(t, r.file, batch{0, r.calls, n})
+			recordTestdata(t, r.file, batch{calls: r.calls, abis: n})
 		}
 		return
 	}
-	whole := batch{*first, *calls, len(kit.ABIs())}
+	whole := batch{first: *first, calls: *calls, abis: len(kit.ABIs())}
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {
 			compare(t, whole, machine{runtime.GOARCH, platform}, func() (*exec.Cmd, error) {
@@ -87,7 +87,7 @@ func TestDifferential(t *testing.T) {
 			if testing.Short() {
 				t.Skip("-short")
 			}
-			b := batch{*first, min(*calls, emulatedCalls), m.abis}
+			b := batch{first: *first, calls: min(*calls, emulatedCalls), abis: m.abis}
 			compare(t, b, m.machine, func() (*exec.Cmd, error) { return sandbox.Emulated(m.arch, m.platform, nil, pkg, b.args()...) })
 		})
 	}
@@ -158,7 +158,7 @@ func expected(t *testing.T, b batch) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return parse(t, batch{0, r.calls, b.abis}, data)[b.first : b.first+b.calls]
+		return parse(t, batch{calls: r.calls, abis: b.abis}, data)[b.first : b.first+b.calls]
 	}
 	if live[b] == nil {
 		cmd, err := native(b)

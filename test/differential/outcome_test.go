@@ -69,10 +69,14 @@ var namespaceKinds = []struct {
 func newRecorder() (*recorder, error) {
 	r := &recorder{p: rawclone.NewProgram()}
 	page := unix.Getpagesize()
-	for mem, size := range map[*[]byte]int{&r.private: page, &r.readOnly: page, &r.atEnd: 2 * page, &r.argsEnd: 2 * page} {
+	// A process with memory of its own has a copy of each. The order is part of the test:
+	// where gVisor has a read-only page beside others, it writes to it after a fork.
+	for _, m := range []struct {
+		mem   *[]byte
+		pages int
+	}{{&r.private, 1}, {&r.readOnly, 1}, {&r.atEnd, 2}, {&r.argsEnd, 2}} {
 		var err error
-		// A process with memory of its own has a copy of it.
-		if *mem, err = rawclone.Map(-1, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE); err != nil {
+		if *m.mem, err = rawclone.Map(-1, m.pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE); err != nil {
 			return nil, fmt.Errorf("mmap: %w", err)
 		}
 	}

@@ -5,6 +5,7 @@ package kit
 import (
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -22,17 +23,25 @@ const (
 // clone4's. A kernel may be built or started without CONFIG_IA32_EMULATION; the KVM platform
 // never has the instruction.
 func HasInt80() bool {
-	return Platform() != "kvm" && !strings.Contains(os.Getenv(envLacks), lacksInt80)
+	return Platform() != "kvm" && !strings.Contains(lacks(), lacksInt80)
 }
 
 // HasOddStacks returns whether a task can run with a stack pointer that is not canonical.
 // The KVM platform cannot run one, and neither can some hypervisors.
 func HasOddStacks() bool {
-	return Platform() != "kvm" && !strings.Contains(os.Getenv(envLacks), lacksOddStacks)
+	return Platform() != "kvm" && !strings.Contains(lacks(), lacksOddStacks)
+}
+
+// lacks returns what the machine lacks that the tests run on, from inside a sandbox too.
+func lacks() string {
+	if Native() || Platform() != "" {
+		return os.Getenv(envLacks)
+	}
+	return machineLacks()
 }
 
 // machineLacks returns which of the above this machine lacks.
-func machineLacks() string {
+var machineLacks = sync.OnceValue(func() string {
 	p := rawclone.NewProgram()
 	var lacks []string
 	if probe := p.NewList(2); Default().Name == "amd64" {
@@ -53,7 +62,7 @@ func machineLacks() string {
 		lacks = append(lacks, lacksOddStacks)
 	}
 	return strings.Join(lacks, " ")
-}
+})
 
 // runProbe runs a list in a child with a stack of its own, to whatever its end is.
 func runProbe(p *rawclone.Program, stack uint64, probe *rawclone.List) {

@@ -247,6 +247,9 @@ func TestTracedResumed(t *testing.T) {
 		for _, c := range tracedCalls() {
 			t.Run(way+" "+c.name, func(t *testing.T) {
 				for _, tc := range tests {
+					if !singleSteps && slices.Contains(slices.Collect(maps.Values(tc.then)), single) {
+						continue
+					}
 					name := fmt.Sprintf("%s by %s", strings.ReplaceAll(kit.Flags(tc.flags), "|", ","), requestName(tc.first))
 					for _, stop := range slices.Sorted(maps.Keys(tc.then)) {
 						name += fmt.Sprintf(", from %s by %s", stop, requestName(tc.then[stop]))
@@ -295,7 +298,12 @@ func TestTracedResumed(t *testing.T) {
 func TestTracedChanged(t *testing.T) {
 	none := func(tr *tracing) { tr.pokeNumber(^uintptr(0)) }
 	flags := func(flags uint64) func(tr *tracing) {
-		return func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.flags, uintptr(flags)) }
+		return func(tr *tracing) {
+			if tr.call.flags == noRegister {
+				tr.t.Skip("no tracer can change the flags here")
+			}
+			tr.poke(tr.tracee.pid, tr.call.flags, uintptr(flags))
+		}
 	}
 	toCall := func(tr *tracing) { tr.setNumber(tr.call.number) }
 	const (

@@ -24,6 +24,8 @@ const (
 	regResult register = 10 * 8 // RAX
 	regNumber register = 15 * 8 // orig_rax
 	regSize   register = 12 * 8 // RDX
+
+	noRegister = ^register(0) // no call has its flags there
 )
 
 func (tr *tracing) peek(pid int, r register) uintptr {
@@ -36,6 +38,9 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 	tr.t.Helper()
 	tr.ptrace(unix.PTRACE_POKEUSR, pid, uintptr(r), v)
 }
+
+// singleSteps says that a tracee stops after PTRACE_SINGLESTEP.
+const singleSteps = true
 
 // shortCalls is how many calls, from the end, are special to this sentry: not clone(2) and
 // not amd64's clone4, which is a call of gVisor's own table.

@@ -17,6 +17,10 @@ const (
 	regResult register = 0
 	regSize   register = 2
 	regNumber register = 8
+
+	// noRegister is where clone(2) has its flags: the first argument, which gVisor keeps
+	// out of a tracer's reach (Context64.OrigR0).
+	noRegister = ^register(0)
 )
 
 // registers reads or writes all registers of a task, in scratch.
@@ -40,14 +44,19 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 	tr.registers(unix.PTRACE_SETREGSET, pid)
 }
 
-// shortCalls is how many calls, from the end, are special to this sentry.
+// singleSteps says that a tracee stops after PTRACE_SINGLESTEP. In gVisor on arm64 the
+// tracee continues, under stock runsc and in clone(2) too.
+const singleSteps = false
+
+// shortCalls is how many calls, from the end, are special to this sentry: not clone(2).
 const shortCalls = 1
 
-// allTracedCalls returns no clone(2): its flags are the first argument, which gVisor keeps
-// out of a tracer's reach.
 func allTracedCalls() []*tracedCall {
 	a := kit.Default()
-	return []*tracedCall{{name: a.Name, abi: a, number: a.Number, getpid: unix.SYS_GETPID, flags: 1, args: 3}}
+	return []*tracedCall{
+		{name: "clone", number: unix.SYS_CLONE, getpid: unix.SYS_GETPID, flags: noRegister},
+		{name: a.Name, abi: a, number: a.Number, getpid: unix.SYS_GETPID, flags: 1, args: 3},
+	}
 }
 
 // uncleanCalls returns no calls: gVisor takes all of the register for the number.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command runsc-ext, for a build with the race detector. It takes the place of
-// main_cgo.go in such a build; see test/race.
+// main_cgo.go in such a build; see test/tools/race.
 package main
 
 import (

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command upgrade tries another version of gVisor beside the pinned one, and says
-// what breaks. It works on a copy of the module: the source stays as it is.
+// Command upgrade tries another version of gVisor beside the pinned one, and prints what
+// breaks. It works on copies of the module: the source stays as it is. docs/upgrading.md
+// has the steps of an upgrade.
 //
-//	go run ./test/upgrade [version]
+//	go run ./test/tools/upgrade [version]
 //
-// The version is anything that `go get gvisor.dev/gvisor@version` takes. Without
-// one, it is the newest on gVisor's branch for the go command, "go".
+// The version is anything that `go get gvisor.dev/gvisor@version` takes. Without one, it is
+// the newest on gVisor's branch for the go command, "go"; where that name cannot be
+// resolved, the newest that the module proxy has. The command needs a machine on which
+// sandboxes start, and ten minutes. CI does not run it.
 package main
 
 import (
@@ -46,7 +49,7 @@ var checks = []struct {
 	{"start", []string{"bin/runsc-ext", "--version"}},
 	{"unit tests", []string{"go", "test", "-count=1", "./abi/...", "./sentry/...", "./runsc-ext/internal/..."}},
 	{"tests of the binary", []string{"go", "test", "-count=1", "./runsc-ext"}},
-	{"suite in the sandbox", []string{"go", "test", "-count=1", "-short", "./test/syscalls"}},
+	{"suite in the sandbox", []string{"go", "test", "-count=1", "-short", "./test/syscalls", "./test/clonefd"}},
 	{"examples", []string{"go", "test", "-count=1", "./examples/..."}},
 }
 
@@ -66,7 +69,7 @@ func run(args []string) (bool, error) {
 	query := ""
 	switch {
 	case len(args) > 1 || len(args) == 1 && strings.HasPrefix(args[0], "-"):
-		return false, fmt.Errorf("usage: go run ./test/upgrade [version]")
+		return false, fmt.Errorf("usage: go run ./test/tools/upgrade [version]")
 	case len(args) == 1:
 		query = args[0]
 	}
