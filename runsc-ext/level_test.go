@@ -13,34 +13,123 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"runsc-ext/test/sandbox"
 )
 
-// TestLevel checks that the operator's file sets the level for all sandboxes, and that the
-// annotation lowers it for one.
+// TestLevel checks that the lower of the operator's two files sets the level for all
+// sandboxes, and that the annotation lowers it for one.
 func TestLevel(t *testing.T) {
-	for _, tc := range []struct{ file, annotation, want string }{
-		{file: "", annotation: "", want: works},
-		{file: "", annotation: "on", want: works},
-		{file: "", annotation: "off", want: enosys},
-		{file: "on", annotation: "", want: works},
-		{file: "on\n", annotation: "on", want: works},
-		{file: "on", annotation: "off", want: enosys},
-		{file: "off", annotation: "", want: enosys},
-		{file: "off\n", annotation: "off", want: enosys},
-		{file: "fd", annotation: "", want: works},
-		{file: "fd", annotation: "off", want: enosys},
+	for _, tc := range []struct{ beside, etc, annotation, want string }{
+		{want: works},
+		{annotation: "on", want: works},
+		{annotation: "off", want: enosys},
+		{beside: "on", want: works},
+		{beside: "on\n", annotation: "on", want: works},
+		{beside: "on", annotation: "off", want: enosys},
+		{beside: "off", want: enosys},
+		{beside: "off\n", annotation: "off", want: enosys},
+		{beside: "fd", want: works},
+		{beside: "fd", annotation: "off", want: enosys},
+		{etc: "on", want: works},
+		{etc: "off", want: enosys},
+		{etc: "\ufeffoff\r\n", want: enosys},
+		{etc: "fd", annotation: "fd", want: works},
+		{beside: "on", etc: "off", want: enosys},
+		{beside: "off", etc: "fd", want: enosys},
+		{beside: "fd", etc: "on", annotation: "on", want: works},
 	} {
 		for _, platform := range sandbox.Platforms {
-			t.Run(fmt.Sprintf("file=%q,annotation=%q,%s", tc.file, tc.annotation, platform), func(t *testing.T) {
+			t.Run(fmt.Sprintf("beside=%q,etc=%q,annotation=%q,%s", tc.beside, tc.etc, tc.annotation, platform), func(t *testing.T) {
 				t.Parallel()
-				bin := install(t)
-				if tc.file != "" {
-					sandbox.WriteFile(t, bin+sandbox.LevelSuffix, tc.file)
-				}
+				bin := installWithLevels(t, t.TempDir(), tc.beside, tc.etc)
 				newContainer(t, bin, platform, tc.annotation).Run(t).Check(t, 0, tc.want)
 			})
 		}
+	}
+}
+
+// etcDir is where runsc-ext looks for the operator's level, beside the binary's own directory.
+const etcDir = "/etc/runsc-ext"
+
+// installWithLevels installs runsc-ext with the operator's two files; the empty string stands
+// for no file.
+func installWithLevels(t *testing.T, dir, beside, etc string) string {
+	t.Helper()
+	name := "runsc-ext"
+	if etc != "" {
+		// A name of its own, in the directory that all tests share.
+		name = etcFile(t, contents(etc))
+	}
+	bin := sandbox.Install(t, dir, name)
+	if beside != "" {
+		sandbox.WriteFile(t, bin+sandbox.LevelSuffix, beside)
+	}
+	return bin
+}
+
+// etcFile writes a file in etcDir and returns the name of the binary that it is for. It skips
+// the test where /etc cannot be written.
+func etcFile(t *testing.T, write func(name string) error) (binary string) {
+	t.Helper()
+	if err := os.MkdirAll(etcDir, 0o755); err != nil {
+		t.Skip(err)
+	}
+	f, err := os.CreateTemp(etcDir, "test-*"+sandbox.LevelSuffix)
+	if err != nil {
+		t.Skip(err)
+	}
+	f.Close()
+	t.Cleanup(func() {
+		os.Remove(f.Name())
+		os.Remove(etcDir) // if it is empty
+	})
+	if err := os.Remove(f.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(f.Name()); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(filepath.Base(f.Name()), sandbox.LevelSuffix)
+}
+
+// TestLevelChanges checks that a sandbox that starts while the operator's file is written has
+// the level that the file has before and after, or does not start: never the default.
+func TestLevelChanges(t *testing.T) {
+	for _, platform := range sandbox.Platforms {
+		t.Run(platform, func(t *testing.T) {
+			t.Parallel()
+			bin := installWithLevels(t, t.TempDir(), "off", "")
+			stop, stopped := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						// os.WriteFile truncates the file first, as a shell does.
+						os.WriteFile(bin+sandbox.LevelSuffix, []byte("off\n"), 0o644)
+					}
+				}
+			}()
+			started := 0
+			for range 8 {
+				r := sandbox.Output(t, do(t, bin, platform))
+				if r.Status == 0 {
+					started++
+				}
+				if r.Stdout != enosys && (r.Stdout != "" || r.Status == 0) {
+					t.Errorf("got %v\nwant %q, or no sandbox", r, enosys)
+				}
+			}
+			close(stop)
+			<-stopped
+			if started == 0 {
+				t.Error("no sandbox started")
+			}
+		})
 	}
 }
 
@@ -85,15 +174,50 @@ func TestLevelSurvivesReexec(t *testing.T) {
 			{"--directfs=false"}, // as root: the sentry becomes nobody by executing itself
 			{"--rootless", "--directfs=false"},
 		} {
-			for level, want := range map[string]string{"on": works, "off": enosys} {
-				t.Run(fmt.Sprintf("%s,%s,%s", strings.Join(flags, ","), level, platform), func(t *testing.T) {
+			for _, tc := range []struct{ beside, etc, want string }{
+				{beside: "on", want: works},
+				{beside: "off", want: enosys},
+				{etc: "off", want: enosys},
+				{beside: "fd", etc: "off", want: enosys},
+			} {
+				t.Run(fmt.Sprintf("%s,beside=%q,etc=%q,%s", strings.Join(flags, ","), tc.beside, tc.etc, platform), func(t *testing.T) {
 					t.Parallel()
-					bin := installFor(t, nobody)
-					sandbox.WriteFile(t, bin+sandbox.LevelSuffix, level)
-					sandbox.Output(t, do(t, bin, platform, flags...)).Check(t, 0, want)
+					bin := installWithLevels(t, dirFor(t, nobody), tc.beside, tc.etc)
+					sandbox.Output(t, do(t, bin, platform, flags...)).Check(t, 0, tc.want)
 				})
 			}
 		}
+	}
+}
+
+// TestLevelInvisible checks that a file that a sentry that runs as nobody could not read keeps
+// the sandbox from starting, with a message.
+func TestLevelInvisible(t *testing.T) {
+	needRoot(t)
+	private := func(name string) error { return os.WriteFile(name, []byte("off"), 0o600) }
+	for _, tc := range []struct {
+		name    string
+		install func(t *testing.T) (bin, file string)
+	}{
+		{name: "beside", install: func(t *testing.T) (bin, file string) {
+			bin = sandbox.Install(t, dirFor(t, nobody), "runsc-ext")
+			if err := private(bin + sandbox.LevelSuffix); err != nil {
+				t.Fatal(err)
+			}
+			return bin, bin + sandbox.LevelSuffix
+		}},
+		{name: "etc", install: func(t *testing.T) (bin, file string) {
+			name := etcFile(t, private)
+			return sandbox.Install(t, dirFor(t, nobody), name), filepath.Join(etcDir, name+sandbox.LevelSuffix)
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			bin, file := tc.install(t)
+			sandbox.Output(t, do(t, bin, sandbox.Platforms[0], "--directfs=false")).CheckRefused(t, "nobody", "chmod o+r", file)
+			// A sentry that is root can read the file.
+			sandbox.Output(t, do(t, bin, sandbox.Platforms[0])).Check(t, 0, enosys)
+		})
 	}
 }
 
@@ -114,23 +238,18 @@ func TestLevelRefused(t *testing.T) {
 		{name: "unknown in file, lowered", file: contents("sometimes"), annotation: "off", want: []string{"%s", `"sometimes"`, "off, on, fd"}},
 		{name: "upper case in file", file: contents("OFF"), want: []string{"%s", `"OFF"`, "off, on, fd"}},
 		{name: "empty file", file: contents(""), want: []string{"%s", `""`, "off, on, fd"}},
-		{name: "directory for a file", file: func(name string) error { return os.Mkdir(name, 0o755) }, want: []string{"%s", "is a directory"}},
+		{name: "1 MB file", file: contents(strings.Repeat("off", 1<<20/3)), want: []string{"%s", `..."`, "off, on, fd"}},
+		{name: "directory for a file", file: func(name string) error { return os.Mkdir(name, 0o755) }, want: []string{"%s", "not a regular file"}},
+		{name: "FIFO for a file", file: func(name string) error { return unix.Mkfifo(name, 0o644) }, want: []string{"%s", "not a regular file"}},
 		{name: "link to nowhere", file: func(name string) error { return os.Symlink("/nowhere", name) }, want: []string{"%s", "symbolic link to nowhere"}},
-		{name: "unreadable file", file: func(name string) error { return os.Symlink(name, name) }, want: []string{"%s", "too many levels of symbolic links"}},
+		{name: "link to itself", file: func(name string) error { return os.Symlink(name, name) }, want: []string{"%s", "too many levels of symbolic links"}},
 	} {
 		commands := []string{"run", "create", "restore"}
 		if tc.annotation == "" {
 			commands = append(commands, "do")
 		}
 		for _, command := range commands {
-			t.Run(tc.name+","+command, func(t *testing.T) {
-				t.Parallel()
-				bin := install(t)
-				if tc.file != nil {
-					if err := tc.file(bin + sandbox.LevelSuffix); err != nil {
-						t.Fatal(err)
-					}
-				}
+			test := func(t *testing.T, bin, file string) {
 				c := newContainer(t, bin, sandbox.Platforms[0], tc.annotation)
 				args := c.Args(command)
 				if command == "do" {
@@ -140,7 +259,7 @@ func TestLevelRefused(t *testing.T) {
 				r := sandbox.Run(t, bin, append([]string{"--log=" + log, "--log-format=json"}, args...)...)
 				wants := slices.Clone(tc.want)
 				for i := range wants {
-					wants[i] = strings.ReplaceAll(wants[i], "%s", bin+sandbox.LevelSuffix)
+					wants[i] = strings.ReplaceAll(wants[i], "%s", file)
 				}
 				r.CheckRefused(t, wants...)
 				var e struct{ Level, Msg string }
@@ -152,7 +271,25 @@ func TestLevelRefused(t *testing.T) {
 					t.Errorf("log is %+v, want an error that says %q", e, r.Stderr)
 				}
 				c.CheckGone(t)
+			}
+			t.Run(tc.name+","+command, func(t *testing.T) {
+				t.Parallel()
+				bin := install(t)
+				file := bin + sandbox.LevelSuffix
+				if tc.file != nil {
+					if err := tc.file(file); err != nil {
+						t.Fatal(err)
+					}
+				}
+				test(t, bin, file)
 			})
+			if tc.file != nil {
+				t.Run(tc.name+","+command+",etc", func(t *testing.T) {
+					t.Parallel()
+					name := etcFile(t, tc.file)
+					test(t, sandbox.Install(t, t.TempDir(), name), filepath.Join(etcDir, name+sandbox.LevelSuffix))
+				})
+			}
 		}
 	}
 }

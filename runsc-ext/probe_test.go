@@ -3,12 +3,14 @@
 package main_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +25,7 @@ func TestProbe(t *testing.T) {
 		level string
 		want  bool
 	}{
+		{want: true},
 		{level: "off", want: false},
 		{level: "on", want: true},
 		{level: "fd", want: true},
@@ -31,8 +34,12 @@ func TestProbe(t *testing.T) {
 			t.Run(tc.level+","+platform, func(t *testing.T) {
 				t.Parallel()
 				bin := install(t)
-				sandbox.WriteFile(t, bin+sandbox.LevelSuffix, tc.level)
-				wantProbe(t, platform, tc.level, tc.want, func(args ...string) *exec.Cmd {
+				source := "default"
+				if tc.level != "" {
+					source = bin + sandbox.LevelSuffix
+					sandbox.WriteFile(t, source, tc.level)
+				}
+				wantProbe(t, platform, cmp.Or(tc.level, "on"), source, tc.want, func(args ...string) *exec.Cmd {
 					return exec.Command(bin, append(sandbox.Flags(platform), args...)...)
 				})
 			})
@@ -52,8 +59,8 @@ func TestProbeAsUser(t *testing.T) {
 		t.Skipf("users cannot make a user namespace here: %v: %v", unshare, err)
 	}
 	bin := installFor(t, nobody)
-	wantProbe(t, sandbox.Platforms[0], "on", true, func(args ...string) *exec.Cmd {
-		cmd := exec.Command(bin, append([]string{"--root=" + filepath.Dir(bin)}, args...)...)
+	wantProbe(t, sandbox.Platforms[0], "on", "default", true, func(args ...string) *exec.Cmd {
+		cmd := exec.Command(bin, args...)
 		cmd.Dir = filepath.Dir(bin)
 		cmd.SysProcAttr = asUser
 		return cmd
@@ -73,6 +80,7 @@ func TestProbeErrors(t *testing.T) {
 		{name: "format", bin: binary(t), args: append(sandbox.Flags("systrap"), "probe", "-format=xml"), want: []string{`"xml"`, "text, json"}},
 		{name: "platform", bin: binary(t), args: append(sandbox.Flags("abacus"), "probe"), want: []string{`"abacus"`, "unknown platform"}},
 		{name: "level", bin: broken, args: append(sandbox.Flags("systrap"), "probe"), want: []string{`"sometimes"`, "off, on, fd", broken + sandbox.LevelSuffix}},
+		{name: "time limit", bin: binary(t), args: append(sandbox.Flags("systrap"), "probe", "-timeout=0s"), want: []string{"-timeout=0s", "above 0"}},
 		{name: "argument", bin: binary(t), args: append(sandbox.Flags("systrap"), "probe", "everything"), want: []string{"probe [flags]"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -82,40 +90,97 @@ func TestProbeErrors(t *testing.T) {
 	}
 }
 
+// TestProbeGivesUp checks that a probe kills a sandbox that never answers, with all that it
+// has started, and says what to try. A prewarmer, which runsc executes in the place of the
+// sentry, simulates a /dev/kvm that creates virtual machines and runs nothing.
+func TestProbeGivesUp(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		flags []string
+	}{
+		{name: "root"},
+		{name: "rootless", flags: []string{"--rootless"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			if os.Geteuid() != 0 && tc.flags == nil {
+				t.Skip("without root, a sandbox is rootless")
+			}
+			bin := install(t)
+			dir := filepath.Dir(bin)
+			if err := os.Mkdir(filepath.Join(dir, "gvisor-bin"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			// It has a child of its own, and neither of them exits by SIGTERM.
+			started := filepath.Join(dir, "started")
+			plant(t, filepath.Join(dir, "gvisor-bin", "gvisor-sentry-prewarmer"), fmt.Sprintf("trap '' TERM\n: >%q\ntail -f %[1]q &\nwait", started))
+			args := slices.Concat(sandbox.Flags(sandbox.Platforms[0]), tc.flags, []string{"probe", "-timeout=10s"})
+			tmp := filepath.Join(dir, "tmp")
+			if err := os.Mkdir(tmp, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(bin, args...)
+			cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+			sandbox.Output(t, cmd).CheckRefused(t, "no answer", "systrap", "waited 10s for the sandbox to boot", "-timeout=30s", "--debug-log")
+			if !exists(started) {
+				t.Error("the sandbox was not started")
+			}
+			if left, _ := filepath.Glob(filepath.Join(tmp, "*")); left != nil {
+				t.Errorf("the probe has left %q", left)
+			}
+			cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+			for _, name := range cmdlines {
+				if b, _ := os.ReadFile(name); strings.Contains(string(b), dir) {
+					t.Errorf("the probe has left %s: %q", filepath.Dir(name), b)
+				}
+			}
+		})
+	}
+}
+
 // wantProbe checks both formats of a probe that newCommand makes with the arguments given,
 // and its status.
-func wantProbe(t *testing.T, platform, level string, want bool, newCommand func(args ...string) *exec.Cmd) {
+func wantProbe(t *testing.T, platform, level, source string, want bool, newCommand func(args ...string) *exec.Cmd) {
 	t.Helper()
 	status := 0
 	if !want {
 		status = 1
 	}
 
+	abis := sandbox.ABIs()
 	r := sandbox.Output(t, newCommand("probe", "-format=json"))
 	if r.Status != status || r.Stderr != "" {
 		t.Errorf("JSON: got %v\nwant status %d", r, status)
 	}
 	var report struct {
-		Version, Platform, Clone4 string
-		OK                        bool
-		ABIs                      []struct {
+		Version  string
+		Versions struct {
+			RunscExt string `json:"runsc-ext"`
+			GVisor   string
+		}
+		Platform, Clone4, Source string
+		OK                       bool
+		ABIs                     []struct {
 			ABI, Instruction, Meaning string
 			Number                    uint64
-			Supported, Works          bool
+			Works                     bool
 		}
 	}
 	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
 		t.Fatalf("JSON: %v: %v", err, r)
 	}
-	if report.Platform != platform || report.Clone4 != level || report.OK != want || len(report.ABIs) == 0 {
-		t.Fatalf("JSON: got %+v, want platform %q, clone4 %q, ok %t, and ABIs", report, platform, level, want)
+	if report.Platform != platform || report.Clone4 != level || report.Source != source || report.OK != want || len(report.ABIs) != len(abis) {
+		t.Fatalf("JSON: got %+v, want platform %q, clone4 %q, source %q, ok %t, and %d ABIs", report, platform, level, source, want, len(abis))
 	}
-	if first := report.ABIs[0]; first.ABI != runtime.GOARCH || first.Number != linux.SYS_CLONE4 || !first.Supported {
-		t.Errorf("JSON: the first ABI is %+v, want %s, %d, supported", first, runtime.GOARCH, linux.SYS_CLONE4)
+	if v := report.Versions; v.RunscExt == "" || v.GVisor == "" || report.Version != fmt.Sprintf("runsc-ext %s (gVisor %s)", v.RunscExt, v.GVisor) {
+		t.Errorf("JSON: the versions are %+v and %q", v, report.Version)
 	}
-	for _, a := range report.ABIs {
-		if a.Works != (want && a.Supported) || a.Instruction == "" || a.Meaning == "" {
-			t.Errorf("JSON: %+v: want works = %t, an instruction and a meaning", a, want && a.Supported)
+	if first := report.ABIs[0]; first.ABI != runtime.GOARCH || first.Number != linux.SYS_CLONE4 {
+		t.Errorf("JSON: the first ABI is %+v, want %s, %d", first, runtime.GOARCH, linux.SYS_CLONE4)
+	}
+	for i, a := range report.ABIs {
+		if a.ABI != abis[i] || a.Works != want || a.Instruction == "" || a.Meaning == "" {
+			t.Errorf("JSON: got %+v, want ABI %s, works = %t, an instruction and a meaning", a, abis[i], want)
 		}
 	}
 
@@ -124,7 +189,7 @@ func wantProbe(t *testing.T, platform, level string, want bool, newCommand func(
 		t.Errorf("text: got %v\nwant status %d", r, status)
 	}
 	head, table, _ := strings.Cut(r.Stdout, "\n\n")
-	if want := fmt.Sprintf("%s, platform %s, clone4 %s", report.Version, platform, level); head != want {
+	if want := fmt.Sprintf("%s, platform %s, clone4 %s (%s)", report.Version, platform, level, source); head != want {
 		t.Errorf("text: the head is %q, want %q", head, want)
 	}
 	lines := strings.Split(strings.TrimSuffix(table, "\n"), "\n")

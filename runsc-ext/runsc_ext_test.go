@@ -91,6 +91,17 @@ func listSyscalls(t *testing.T, bin, arch string) map[string]syscallInfo {
 	return list["linux"][arch].Syscalls
 }
 
+// TestCgo checks that a binary that was built with cgo says which command works.
+func TestCgo(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "runsc-ext")
+	build := exec.Command("go", "build", "-o", bin, "runsc-ext/runsc-ext")
+	build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	sandbox.Output(t, build).Check(t, 0, "")
+	for _, args := range [][]string{nil, {"--version"}, {"probe"}, {"boot"}} {
+		sandbox.Run(t, bin, args...).CheckRefused(t, "cgo", "CGO_ENABLED=0 go build ./runsc-ext\n", "CGO_ENABLED=0 go run ./runsc-ext probe\n")
+	}
+}
+
 // TestPlantedSentry checks that a stock sentry, which installs of gVisor have and which runsc
 // prefers to itself, does not boot, wherever it is. The rest of such an install, a prewarmer
 // that executes the sentry, stays in use.
@@ -202,8 +213,8 @@ func install(t *testing.T) string {
 // nobody is the user, and the group, that a sentry is where it can be any.
 const nobody = 65534
 
-// installFor is install, into a directory that a user may read and write.
-func installFor(t *testing.T, uid int) string {
+// dirFor returns a directory that a user may read and write.
+func dirFor(t *testing.T, uid int) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "runsc-ext-test-*") // t.TempDir is private.
 	if err != nil {
@@ -215,7 +226,13 @@ func installFor(t *testing.T, uid int) string {
 			t.Fatal(err)
 		}
 	}
-	return sandbox.Install(t, dir, "runsc-ext")
+	return dir
+}
+
+// installFor is install, into a directory that a user may read and write.
+func installFor(t *testing.T, uid int) string {
+	t.Helper()
+	return sandbox.Install(t, dirFor(t, uid), "runsc-ext")
 }
 
 // plant writes an executable shell script.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,28 +124,41 @@ func lowestLevel(files []string) (setting, error) {
 
 // readLevel reads a level from a file. It returns false if there is no file.
 func readLevel(name string) (clone4.Level, bool, error) {
-	// O_NONBLOCK: a FIFO would block.
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Lstat(name); err == nil {
-			return 0, false, errors.New("a symbolic link to nowhere: remove it, or write off, on or fd into the file that it names")
+	contents, err := readLevelFile(name)
+	// A file is empty while somebody writes it in place.
+	for range 20 {
+		if err != nil || len(contents) != 0 || contents == nil {
+			break
 		}
-		return 0, false, nil
+		time.Sleep(10 * time.Millisecond)
+		contents, err = readLevelFile(name)
 	}
-	if err != nil {
-		return 0, false, fmt.Errorf("%w: make the file readable, or remove it", errors.Unwrap(err))
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return 0, false, fmt.Errorf("not a regular file (%v): replace it by a file with off, on or fd in it, or remove it", fi.Mode().Type())
-	}
-	contents, err := io.ReadAll(io.LimitReader(f, maxLevelSize+1))
-	if err != nil {
+	if err != nil || contents == nil {
 		return 0, false, err
 	}
 	// Editors of other systems write a byte-order mark and CRLF.
 	level, err := parseLevel(strings.TrimSpace(strings.TrimPrefix(string(contents), "\ufeff")))
 	return level, true, err
+}
+
+// readLevelFile returns the start of a file, or nil if there is no file.
+func readLevelFile(name string) ([]byte, error) {
+	// O_NONBLOCK: a FIFO would block.
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(name); err == nil {
+			return nil, errors.New("a symbolic link to nowhere: remove it, or write off, on or fd into the file that it names")
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: make the file readable, or remove it", errors.Unwrap(err))
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file (%v): replace it by a file with off, on or fd in it, or remove it", fi.Mode().Type())
+	}
+	return io.ReadAll(io.LimitReader(f, maxLevelSize+1))
 }
 
 // parseLevel is clone4.ParseLevel with an error of a bounded size.

@@ -124,18 +124,22 @@ func bootAndTry(conf *config.Config, timeout time.Duration) ([]outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := os.MkdirTemp("", "runsc-ext-probe-*")
+	// A command "do" that is killed leaves its state in a directory below TMPDIR.
+	tmp, err := os.MkdirTemp("", "runsc-ext-probe-*")
 	if err != nil {
 		return nil, fmt.Errorf("making a directory for the sandbox's state: %w: set TMPDIR to a directory that may be written", err)
 	}
 	defer func() {
-		// runsc leaves a mount there for the next sandbox without network.
-		unix.Unmount(filepath.Join(state, specutils.NullNetNSFilename), unix.MNT_DETACH)
-		os.RemoveAll(state)
+		// runsc mounts a network namespace there.
+		mounts, _ := filepath.Glob(filepath.Join(tmp, "*", specutils.NullNetNSFilename))
+		for _, name := range mounts {
+			unix.Unmount(name, unix.MNT_DETACH)
+		}
+		os.RemoveAll(tmp)
 	}()
 	// A probe has no use for a network or for limits, and both can be out of
 	// reach where a sandbox is not.
-	args := append(conf.ToFlags(), "--network=none", "--ignore-cgroups", "--root="+state)
+	args := append(conf.ToFlags(), "--network=none", "--ignore-cgroups")
 	if os.Geteuid() != 0 {
 		args = append(args, "--rootless")
 	}
@@ -148,6 +152,7 @@ func bootAndTry(conf *config.Config, timeout time.Duration) ([]outcome, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	do := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	do.Env = append(os.Environ(), "TMPDIR="+tmp)
 	do.WaitDelay = 5 * time.Second
 	var stdout, stderr bytes.Buffer
 	do.Stdout, do.Stderr = &stdout, &stderr
