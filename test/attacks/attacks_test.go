@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if *isGuest {
 		os.Exit(guest.Main(flag.Args()))
 	}
-	os.Exit(m.Run())
+	os.Exit(box.Run(m))
 }
 
 // TestAttack checks that no attack ends, hangs or outwits a sandbox: afterwards the

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,37 @@ func Platforms() []string {
 		return []string{*platform}
 	}
 	return sandbox.Platforms
+}
+
+// program returns a copy of the test binary in a folder that every user can enter: the
+// folders of `go test` are for the user who runs it.
+var program = sync.OnceValues(func() (string, error) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "runsc-ext-guest-*")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	programDir = dir
+	name := filepath.Join(dir, filepath.Base(os.Args[0]))
+	return name, os.WriteFile(name, self, 0o755)
+})
+
+// programDir is the folder of the copy, if there is one.
+var programDir string
+
+// Run runs the tests, removes what boxes have shared, and returns the exit status.
+func Run(m *testing.M) int {
+	status := m.Run()
+	if programDir != "" {
+		os.RemoveAll(programDir)
+	}
+	return status
 }
 
 // Options are what a box differs by.
@@ -134,7 +166,7 @@ func New(t *testing.T, o Options) *Box {
 		b.Flags = o.In.Flags
 	}
 	var err error
-	if b.Guest, err = os.Executable(); err != nil {
+	if b.Guest, err = program(); err != nil {
 		t.Fatal(err)
 	}
 	args := o.Args

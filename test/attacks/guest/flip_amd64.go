@@ -92,10 +92,11 @@ var skipCode = []byte{
 	0xc3, //                                                       ret
 }
 
-// restoreCode returns from a signal handler.
+// restoreCode returns from a signal handler, even if a tracer skips calls.
 var restoreCode = []byte{
 	0xb8, unix.SYS_RT_SIGRETURN, 0, 0, 0, // mov $SYS_rt_sigreturn, %eax
 	0x0f, 0x05, //                           syscall
+	0xeb, 0xf7, //                           jmp to the begin
 }
 
 // Where the code is, beside the caller's.
