@@ -27,7 +27,7 @@ import (
 
 // patience is how long a step of an attack may take, in a machine that is emulated. No
 // step that makes progress takes a tenth of it in a sandbox.
-const patience = 10 * time.Second
+const patience = 2 * time.Minute
 
 // Outcome is what a guest tells of an attack.
 type Outcome struct {

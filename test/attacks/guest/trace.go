@@ -5,6 +5,7 @@ package guest
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -59,8 +60,13 @@ func (tr *tracer) follow(pid int, begin func()) error {
 	begin()
 	state := make(chan string, 1)
 	late := time.AfterFunc(patience, func() {
-		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		state <- string(stat)
+		var all string
+		names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, name := range names {
+			stat, _ := os.ReadFile(name)
+			all += string(stat)
+		}
+		state <- all
 		unix.Kill(pid, unix.SIGKILL)
 	})
 	defer func() { late.Stop() }()
