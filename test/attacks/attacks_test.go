@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	if *isGuest {
 		os.Exit(guest.Main(flag.Args()))
 	}
-	os.Exit(m.Run())
+	os.Exit(box.Run(m))
 }
 
 // TestAttack checks that no attack ends, hangs or outwits a sandbox: afterwards the
@@ -49,6 +49,89 @@ func TestAttack(t *testing.T) {
 					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000})
 					var out guest.Outcome
 					b.Say(&out, command(a, 1))
+					check(b, a, out)
+					t.Logf("%+v", out)
+					b.WantAnswer()
+					b.End()
+					b.Report()
+				})
+			}
+		})
+	}
+}
+
+// chosen are attacks that are made under more conditions than TestAttack's.
+func chosen(name string) bool {
+	switch name {
+	case "flip/x32/untraced", "flip/x32/syscall", "flip/i386/events", "registers":
+		return strings.Contains(name, *only)
+	}
+	return false
+}
+
+// TestAttackStrace checks what TestAttack does, in a sandbox whose sentry prints the
+// calls.
+func TestAttackStrace(t *testing.T) {
+	for _, a := range guest.Attacks() {
+		if !chosen(a.Name) {
+			continue
+		}
+		t.Run(a.Name, func(t *testing.T) {
+			for _, p := range box.Platforms() {
+				t.Run(p, func(t *testing.T) {
+					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000, Flags: []string{"--debug", "--strace"}})
+					var out guest.Outcome
+					b.Say(&out, command(a, 4))
+					check(b, a, out)
+					t.Logf("%+v", out)
+					b.WantAnswer()
+					b.End()
+					b.Report()
+				})
+			}
+		})
+	}
+}
+
+// TestAttackPaused checks what TestAttack does, in a sandbox that is paused, resumed and
+// checkpointed during the attack, and goes on.
+func TestAttackPaused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("without root, runsc makes no checkpoints")
+	}
+	for _, a := range guest.Attacks() {
+		if !chosen(a.Name) {
+			continue
+		}
+		t.Run(a.Name, func(t *testing.T) {
+			for _, p := range box.Platforms() {
+				t.Run(p, func(t *testing.T) {
+					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000})
+					b.Send(command(a, 2))
+					outcome := make(chan guest.Outcome)
+					go func() {
+						var out guest.Outcome
+						b.Receive(&out)
+						outcome <- out
+					}()
+					do := func(args ...string) {
+						if out, err := b.Run(args...); err != nil {
+							b.Problem("%v: %v: %s", args, err, out)
+						}
+					}
+					var out guest.Outcome
+					for round, attacking := 0, true; attacking; round++ {
+						select {
+						case out = <-outcome:
+							attacking = false
+						default:
+							do("pause", b.ID)
+							do("resume", b.ID)
+							if round < 2 {
+								do("checkpoint", "-leave-running", "-image-path="+t.TempDir(), b.ID)
+							}
+						}
+					}
 					check(b, a, out)
 					t.Logf("%+v", out)
 					b.WantAnswer()

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,37 @@ func Platforms() []string {
 		return []string{*platform}
 	}
 	return sandbox.Platforms
+}
+
+// program returns a copy of the test binary in a folder that every user can enter: the
+// folders of `go test` are for the user who runs it.
+var program = sync.OnceValues(func() (string, error) {
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "runsc-ext-guest-*")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	programDir = dir
+	name := filepath.Join(dir, filepath.Base(os.Args[0]))
+	return name, os.WriteFile(name, self, 0o755)
+})
+
+// programDir is the folder of the copy, if there is one.
+var programDir string
+
+// Run runs the tests, removes what boxes have shared, and returns the exit status.
+func Run(m *testing.M) int {
+	status := m.Run()
+	if programDir != "" {
+		os.RemoveAll(programDir)
+	}
+	return status
 }
 
 // Options are what a box differs by.
@@ -133,8 +165,10 @@ func New(t *testing.T, o Options) *Box {
 	if o.In != nil {
 		b.Flags = o.In.Flags
 	}
-	b.Guest = b.copyGuest()
 	var err error
+	if b.Guest, err = program(); err != nil {
+		t.Fatal(err)
+	}
 	args := o.Args
 	if args == nil {
 		args = []string{"-guest"}
@@ -167,33 +201,6 @@ func New(t *testing.T, o Options) *Box {
 		unix.Unmount(filepath.Join(state, "null-netns"), unix.MNT_DETACH)
 	})
 	return b
-}
-
-// copyGuest puts a copy of the test binary where every user can execute it: the folders of
-// the go command and of testing.T are open to their owner alone.
-func (b *Box) copyGuest() string {
-	b.t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "guest-*")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		b.t.Fatal(err)
-	}
-	program, err := os.ReadFile(exe)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	name := filepath.Join(dir, "guest")
-	if err := os.WriteFile(name, program, 0o755); err != nil {
-		b.t.Fatal(err)
-	}
-	return name
 }
 
 // spec writes the bundle's OCI spec.

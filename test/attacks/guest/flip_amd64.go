@@ -92,10 +92,11 @@ var skipCode = []byte{
 	0xc3, //                                                       ret
 }
 
-// restoreCode returns from a signal handler.
+// restoreCode returns from a signal handler, even if a tracer skips calls.
 var restoreCode = []byte{
 	0xb8, unix.SYS_RT_SIGRETURN, 0, 0, 0, // mov $SYS_rt_sigreturn, %eax
 	0x0f, 0x05, //                           syscall
+	0xeb, 0xf7, //                           jmp to the begin
 }
 
 // Where the code is, beside the caller's.
@@ -105,7 +106,8 @@ const (
 	restorerAt = 1088
 )
 
-// skipInt80 returns what installs the handler.
+// skipInt80 returns what installs the handler. Other signals of a fault have no handler:
+// the Go runtime's must not run in a child.
 func skipInt80(m *memory) []rawclone.Op {
 	const saSiginfo, saRestorer, saNodefer = 4, 0x04000000, 0x40000000
 	action, none := m.data[2048:], m.data[2048+64:]
@@ -113,10 +115,16 @@ func skipInt80(m *memory) []rawclone.Op {
 	*word(action, 1) = saSiginfo | saRestorer | saNodefer
 	*word(action, 2) = addr(m.code) + restorerAt
 	*word(action, 3), *word(none, 0) = 0, 0
-	return []rawclone.Op{
+	byDefault := m.data[2048+128:][:32]
+	clear(byDefault)
+	var ops []rawclone.Op
+	for _, sig := range []unix.Signal{unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSYS, unix.SIGURG} {
+		ops = append(ops, rawclone.Sys(unix.SYS_RT_SIGACTION, int(sig), addr(byDefault), 0, 8))
+	}
+	return append(ops,
 		rawclone.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGSEGV), addr(action), 0, 8),
 		rawclone.Sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, addr(none), 0, 8),
-	}
+	)
 }
 
 const (
@@ -344,4 +352,4 @@ func flips() []Attack {
 	return all
 }
 
-var attacks = flips()
+var attacks = append(flips(), Attack{Name: "registers", Level: "on", Tries: 500, run: registers})

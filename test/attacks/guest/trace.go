@@ -4,6 +4,8 @@ package guest
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -56,8 +58,20 @@ func (tr *tracer) follow(pid int, begin func()) error {
 		return fmt.Errorf("PTRACE_INTERRUPT: %w", e)
 	}
 	begin()
-	late := time.AfterFunc(patience, func() { unix.Kill(pid, unix.SIGKILL) })
+	state := make(chan string, 1)
+	late := time.AfterFunc(patience, func() {
+		var all string
+		names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, name := range names {
+			stat, _ := os.ReadFile(name)
+			all += string(stat)
+		}
+		state <- all
+		unix.Kill(pid, unix.SIGKILL)
+	})
 	defer func() { late.Stop() }()
+	var stops int
+	var last unix.WaitStatus
 	for idle := 0; ; {
 		// Without WNOHANG gVisor does not return a leader that was a zombie before
 		// its threads were gone: exitNotifyLocked notifies its tracer once, too early.
@@ -83,11 +97,13 @@ func (tr *tracer) follow(pid int, begin func()) error {
 				continue
 			}
 			if !late.Stop() {
-				return fmt.Errorf("no end of the tracee within %v", patience)
+				return fmt.Errorf("no end of the tracee within %v: after %d stops, the last with status %#x; %s", patience, stops, last, <-state)
 			}
 			return nil
 		}
 		tr.r.out.Stops++
+		stops++
+		last = ws
 		if !tr.until.IsZero() && time.Now().After(tr.until) {
 			unix.Kill(pid, unix.SIGKILL)
 		}
