@@ -107,6 +107,8 @@ func TestAttackPaused(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
 					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000})
+					var started guest.Outcome
+					b.Say(&started, "nothing")
 					b.Send(command(a, 2))
 					outcome := make(chan guest.Outcome)
 					go func() {

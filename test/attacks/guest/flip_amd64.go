@@ -44,7 +44,7 @@ var callerCode = []byte{
 	0x49, 0xff, 0x47, 8 * blockFailed, //     2: incq blockFailed(%r15)
 	0x49, 0x89, 0x47, 8 * blockError, //         mov %rax, blockError(%r15)
 	0x49, 0xff, 0x4f, 8 * blockLeft, //       4: decq blockLeft(%r15)
-	0x75, 0xb9, //                               jnz 1b
+	0x7f, 0xb9, //                               jg 1b
 	0xb8, unix.SYS_EXIT_GROUP, 0, 0, 0, //    5: mov $SYS_exit_group, %eax
 	0x31, 0xff, //                               xor %edi, %edi
 	0x0f, 0x05, //                               syscall

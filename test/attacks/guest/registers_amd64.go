@@ -38,7 +38,8 @@ func registers(r *run) error {
 		n := pick(r, numbers)
 		*word(block, blockNumber) = n.rax
 		*word(block, blockFlags) = uintptr(pick(r, callFlags))
-		*word(block, blockLeft) = 1 << 30
+		// A child whose RAX was changed goes on as a caller, with the same block.
+		*word(block, blockLeft) = 400
 		p := programs[i]
 		p.Reset()
 		ops := skipInt80(m)
