@@ -94,6 +94,9 @@ func registers(r *run) error {
 			pid := victims[i].Load()
 			switch {
 			case pid == 0:
+			case unix.Kill(int(pid), 0) != nil:
+				// The wait of a tracer in the parent's thread group reaps a tracee.
+				victims[i].CompareAndSwap(pid, 0)
 			case r.oneIn(50):
 				unix.Kill(int(pid), unix.SIGKILL)
 			case r.oneIn(3):
