@@ -73,7 +73,7 @@ func registers(r *run) error {
 	}
 	over := time.Now().Add(patience)
 	var err error
-	for err == nil && int(stops.Load()) < r.tries {
+	for err == nil && int(stops.Load()) < r.tries && (stops.Load() == 0 || time.Now().Before(r.until)) {
 		if time.Now().After(over) {
 			err = fmt.Errorf("%d stops within %v, want %d", stops.Load(), patience, r.tries)
 			break
