@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package examples has examples of programs that use clone4, and their tests: in
 // the sandbox, on this machine's kernel, which has no clone4, and on a Linux that
 // has it.
