@@ -41,11 +41,14 @@ func TestStateFields(t *testing.T) {
 // TestOffsetOf checks that a gVisor with other fields is refused with an error that
 // names them.
 func TestOffsetOf(t *testing.T) {
+	//lint:ignore U1000 reflection finds the fields
 	type inner struct{ a, b int32 }
+	//lint:ignore U1000 reflection finds the fields
 	type outer struct {
 		x int64
 		inner
 	}
+	//lint:ignore U1000 reflection finds the field
 	type indirect struct{ *inner }
 	for _, tc := range []struct {
 		name string

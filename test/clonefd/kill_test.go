@@ -20,7 +20,6 @@ func TestFDKillOnClosePrivilege(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root")
 	}
-	const capSysAdmin = 21
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			name       string

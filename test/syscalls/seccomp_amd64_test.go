@@ -370,7 +370,7 @@ func TestSeccompTraced(t *testing.T) {
 		{name: "i386, garbage", call: getpid80, nr: linux.SYS_CLONE4_I386 | garbage, allowed: child, forbidden: eperm, sandboxAllowed: enosys, sandboxForbidden: enosys},
 		{name: "i386 high", call: getpid80, nr: i386High, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
 		// A tracer that knows how this sentry marks its own calls can make one.
-		{name: "slot of amd64", call: getpid, nr: decided | 0, allowed: enosys, forbidden: enosys, sandboxAllowed: child, sandboxForbidden: enosys},
+		{name: "slot of amd64", call: getpid, nr: decided, allowed: enosys, forbidden: enosys, sandboxAllowed: child, sandboxForbidden: enosys},
 		{name: "slot of i386", call: getpid, nr: decided | 1, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
 		{name: "slot of x32", call: getpid, nr: decided | 2, allowed: enosys, forbidden: enosys, sandboxAllowed: child, sandboxForbidden: enosys},
 		{name: "slot of i386 high", call: getpid, nr: decided | 3, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},

@@ -71,7 +71,6 @@ type tracing struct {
 	call *tracedCall
 	way  string
 
-	fork     *rawclone.Op   // makes the tracee
 	op       *rawclone.Op   // the traced call
 	join     *rawclone.Op   // waits for the child
 	body     *rawclone.List // what the child does

@@ -50,6 +50,3 @@ func addr(mem []byte) uintptr { return uintptr(unsafe.Pointer(&mem[0])) }
 
 // word returns word i of mem.
 func word(mem []byte, i int) *uintptr { return (*uintptr)(unsafe.Pointer(&mem[8*i])) }
-
-// pointer returns what addr returns, as a pointer for a system call.
-func pointer(mem []byte) unsafe.Pointer { return unsafe.Pointer(&mem[0]) }
