@@ -4,9 +4,7 @@
 // and, the same binary, on a Linux kernel that has the call: the second is what
 // the first is held to.
 //
-// Tests named TestFD are of CLONE_FD and CLONE_AUTOREAP, at the level that has them.
-// No released kernel has, and neither has the one with clone4: they run in sandboxes
-// alone, and are held to what the patches say.
+// Package clonefd has the tests of CLONE_FD and CLONE_AUTOREAP.
 //
 // On a machine without clone4, `go test` builds runsc-ext and runs the test
 // binary in a sandbox on each platform, and natively and in emulated machines
