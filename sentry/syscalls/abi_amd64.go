@@ -366,3 +366,29 @@ func installABIs(entries []Entry, trace *stracer) error {
 	table.FeatureEnable.Enable(kernel.ExternalBeforeEnable, nil, true)
 	return nil
 }
+
+// observeABIs is Observe for the numbers that gVisor's table lacks.
+func observeABIs(entries []Entry, called func(ABI)) {
+	calls, stock := newABIs(entries).calls, linux.AMD64.Missing
+	linux.AMD64.Missing = func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
+		for i := range calls {
+			if c := &calls[i]; c.rax == uint32(sysno) {
+				called(c.abi())
+				break
+			}
+		}
+		return stock(t, sysno, args)
+	}
+}
+
+// abi returns the ABI of the call.
+func (c *abiCall) abi() ABI {
+	switch {
+	case c.int80:
+		return I386
+	case c.rax&extlinux.X32_SYSCALL_BIT != 0:
+		return X32
+	default:
+		return AMD64
+	}
+}

@@ -7,3 +7,6 @@ func installABIs([]Entry, *stracer) error { return nil }
 
 // mayBeABICall returns false: arm64 has no other ABI.
 func mayBeABICall(uintptr) bool { return false }
+
+// observeABIs does nothing: arm64 has one ABI.
+func observeABIs([]Entry, func(ABI)) {}

@@ -22,13 +22,21 @@ import (
 	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// Enable puts clone4 into the sentry's tables as far as level says. At LevelOff the
-// tables stay gVisor's own, which return ENOSYS. An error means that this gVisor
-// version cannot take clone4.
+// Enable puts clone4 into the sentry's tables as far as level says. At LevelOff gVisor
+// does with the numbers what it does without clone4, which is to return ENOSYS, and the
+// calls are counted. An error means that this gVisor version cannot take clone4.
 //
 // Enable must be called at most once, before the sentry boots.
 func Enable(level Level, opts extsyscalls.Options) error {
+	native, compat := newHandler(level, 8), newHandler(level, 4)
+	entries := []extsyscalls.Entry{
+		{ABI: extsyscalls.AMD64, Number: extlinux.SYS_CLONE4_AMD64, Call: native.call(extsyscalls.AMD64)},
+		{ABI: extsyscalls.X32, Number: extlinux.SYS_CLONE4_X32 &^ extlinux.X32_SYSCALL_BIT, Call: compat.call(extsyscalls.X32)},
+		{ABI: extsyscalls.I386, Number: extlinux.SYS_CLONE4_I386, Call: compat.call(extsyscalls.I386)},
+		{ABI: extsyscalls.ARM64, Number: extlinux.SYS_CLONE4_GENERIC, Call: native.call(extsyscalls.ARM64)},
+	}
 	if level < LevelOn {
+		extsyscalls.Observe(entries, countSwitchedOff)
 		return nil
 	}
 	if level >= LevelFD {
@@ -36,13 +44,7 @@ func Enable(level Level, opts extsyscalls.Options) error {
 			return err
 		}
 	}
-	native, compat := newHandler(level, 8).call(), newHandler(level, 4).call()
-	return extsyscalls.Install(opts, []extsyscalls.Entry{
-		{ABI: extsyscalls.AMD64, Number: extlinux.SYS_CLONE4_AMD64, Call: native},
-		{ABI: extsyscalls.X32, Number: extlinux.SYS_CLONE4_X32 &^ extlinux.X32_SYSCALL_BIT, Call: compat},
-		{ABI: extsyscalls.I386, Number: extlinux.SYS_CLONE4_I386, Call: compat},
-		{ABI: extsyscalls.ARM64, Number: extlinux.SYS_CLONE4_GENERIC, Call: native},
-	})
+	return extsyscalls.Install(opts, entries)
 }
 
 // handler is clone4 for programs with a given size of a word, at a level.
@@ -56,6 +58,9 @@ type handler struct {
 
 	// flags are the valid flags.
 	flags uint64
+
+	// abi is the ABI that calls are counted for.
+	abi extsyscalls.ABI
 }
 
 // Numbers of words in the struct. The last word of LevelFD is the flags of CLONE_FD,
@@ -72,8 +77,9 @@ func newHandler(level Level, word int) handler {
 	return handler{word: word, fields: fieldsOn, flags: extlinux.CLONE4_VALID_FLAGS}
 }
 
-// call returns the entry for the tables.
-func (h handler) call() extsyscalls.Call {
+// call returns the entry for the table of an ABI.
+func (h handler) call(abi extsyscalls.ABI) extsyscalls.Call {
+	h.abi = abi
 	return extsyscalls.Call{
 		Syscall:     syscalls.PartiallySupported("clone4", h.clone4, "CLONE_SYSVSEM and CLONE_IO have no effect, as in clone.", nil),
 		Format:      h.format,
@@ -86,6 +92,13 @@ func (h handler) call() extsyscalls.Call {
 //	long clone4(unsigned flags_high, unsigned flags_low,
 //	            unsigned long args_size, struct clone4_args *args);
 func (h handler) clone4(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	ntid, ctrl, err := h.clone(t, args)
+	count(h.abi, err)
+	return ntid, ctrl, err
+}
+
+// clone is clone4 without the counters.
+func (h handler) clone(t *kernel.Task, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
 	buf, err := h.copyIn(t, args)
 	if err != nil {
 		return 0, nil, err

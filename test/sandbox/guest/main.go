@@ -14,6 +14,7 @@
 //	vfork   CLONE_VM and CLONE_VFORK
 //	pause   the child pauses before it exits
 //	settid  CLONE_PARENT_SETTID, in a struct of 8 bytes
+//	unknown an unknown flag, so that the call is EINVAL
 //	inner   a child with one thread, created by clone(2), makes the call
 //
 // To pause is to print the line "pausing" and to read a byte from standard input. For each
@@ -94,7 +95,7 @@ func createChild(step string) string {
 		fatal(step, "unknown ABI")
 	}
 	for _, option := range options[1:] {
-		if !slices.Contains([]string{"vfork", "pause", "settid", "inner"}, option) {
+		if !slices.Contains([]string{"vfork", "pause", "settid", "unknown", "inner"}, option) {
 			fatal(step, "unknown option "+option)
 		}
 	}
@@ -111,6 +112,9 @@ func createChild(step string) string {
 		*args = rawclone.Addr(tid)
 		flags |= linux.CLONE_PARENT_SETTID
 		call.Args[2], call.Args[3] = 8, rawclone.Addr(args)
+	}
+	if has("unknown") {
+		call.Args[0] = 1 << 31 // in flags_high
 	}
 	ops := []rawclone.Op{rawclone.Sys(unix.SYS_GETPID)}
 	if has("pause") {

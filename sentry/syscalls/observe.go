@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package syscalls
+
+import (
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+)
+
+// Observe makes the sentry report the calls of entries that are not installed: it calls
+// called, and then does what gVisor does with the number. called runs on the task's
+// goroutine, without locks, and must not block.
+//
+// Numbers alone decide: an i386 call and an amd64 call of the same number are not told
+// apart, and neither are programs that want what gVisor knows by the number.
+//
+// Observe must be called at most once, before the sentry boots, and instead of Install.
+func Observe(entries []Entry, called func(ABI)) {
+	for _, e := range entries {
+		table := tableOf(e.ABI)
+		if table == nil {
+			continue
+		}
+		sc, ok := table.Table[uintptr(e.Number)]
+		if !ok {
+			continue
+		}
+		fn := sc.Fn
+		sc.Fn = func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+			called(e.ABI)
+			return fn(t, sysno, args)
+		}
+		table.Table[uintptr(e.Number)] = sc
+		table.Init() // as in Install
+	}
+	observeABIs(entries, called)
+}
