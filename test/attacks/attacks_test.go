@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 // sandbox answers, has no task left, and its log has no report. The guest is an ordinary
 // user without capabilities.
 func TestAttack(t *testing.T) {
+	if len(guest.Attacks()) == 0 {
+		t.Skipf("no attacks for %s", runtime.GOARCH)
+	}
 	for _, a := range guest.Attacks() {
 		if !strings.Contains(a.Name, *only) {
 			continue
