@@ -352,4 +352,4 @@ func flips() []Attack {
 	return all
 }
 
-var attacks = append(flips(), Attack{Name: "registers", Level: "on", Tries: 500, run: registers})
+var attacks = append(flips(), Attack{Name: "registers", Level: "on", Tries: 500, ByHand: true, run: registers})

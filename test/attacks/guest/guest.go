@@ -54,6 +54,10 @@ type Attack struct {
 	// spare.
 	Tries int
 
+	// ByHand is set if the attack can damage the guest itself, whose memory the tracees
+	// share: the guest may then end, which says nothing of the sandbox.
+	ByHand bool
+
 	run func(r *run) error
 }
 
