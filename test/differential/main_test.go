@@ -17,7 +17,7 @@ import (
 var (
 	seed   = flag.Uint64("seed", recordedSeed, "make the calls of this seed")
 	first  = flag.Int("first", 0, "number of the first call")
-	calls  = flag.Int("calls", recordedCalls, "make this many calls; 200 at most in an emulated machine")
+	calls  = flag.Int("calls", 0, "make this many calls on each platform; 0: 1,000, and 200 in an emulated machine")
 	record = flag.Bool("record", false, "make testdata anew, on the reference kernel")
 	older  = flag.Bool("older", false, "make the calls by clone(2), as far as it has what clone4 has: a difference that is there too is gVisor's own")
 
