@@ -106,8 +106,9 @@ const (
 	restorerAt = 1088
 )
 
-// skipInt80 returns what installs the handler. Other signals of a fault have no handler:
-// the Go runtime's must not run in a child.
+// skipInt80 returns what installs the handler. No other signal has a handler: those of the
+// Go runtime need a stack and thread-local memory of their own, and the caller shares both
+// with its threads.
 func skipInt80(m *memory) []rawclone.Op {
 	const saSiginfo, saRestorer, saNodefer = 4, 0x04000000, 0x40000000
 	action, none := m.data[2048:], m.data[2048+64:]
@@ -118,8 +119,10 @@ func skipInt80(m *memory) []rawclone.Op {
 	byDefault := m.data[2048+128:][:32]
 	clear(byDefault)
 	var ops []rawclone.Op
-	for _, sig := range []unix.Signal{unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSYS, unix.SIGURG} {
-		ops = append(ops, rawclone.Sys(unix.SYS_RT_SIGACTION, int(sig), addr(byDefault), 0, 8))
+	for sig := unix.SIGHUP; sig <= unix.SIGSYS; sig++ {
+		if sig != unix.SIGKILL && sig != unix.SIGSTOP {
+			ops = append(ops, rawclone.Sys(unix.SYS_RT_SIGACTION, int(sig), addr(byDefault), 0, 8))
+		}
 	}
 	return append(ops,
 		rawclone.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGSEGV), addr(action), 0, 8),
@@ -222,14 +225,19 @@ func (f *flip) round(r *run, round int) error {
 	flipper := m.p.List(rawclone.Sys(rawclone.TrapJump, addr(m.code)+flipperAt, site, f.number.site, other))
 	forkFlipper := rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: flipper}
 
-	// The caller waits until its tracer lets it go.
-	gate := [2]int{}
-	if err := unix.Pipe2(gate[:], unix.O_CLOEXEC); err != nil {
-		return err
+	// The caller reports that it has its handlers, which a tracer could keep it from, and
+	// waits until its tracer lets it go.
+	var ready, gate [2]int
+	for _, pipe := range []*[2]int{&ready, &gate} {
+		if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+			return err
+		}
+		defer unix.Close(pipe[0])
+		defer unix.Close(pipe[1])
 	}
-	defer unix.Close(gate[0])
-	defer unix.Close(gate[1])
-	ops := append(skipInt80(m), rawclone.Sys(unix.SYS_READ, gate[0], addr(m.scratch), 1))
+	ops := append(skipInt80(m),
+		rawclone.Sys(unix.SYS_WRITE, ready[1], addr(m.scratch), 1),
+		rawclone.Sys(unix.SYS_READ, gate[0], addr(m.scratch), 1))
 	if f.filter != nil {
 		ops = append(ops, installFilter(m, f.filter)...)
 	}
@@ -247,6 +255,9 @@ func (f *flip) round(r *run, round int) error {
 	caller, errno := rawclone.Do(m.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: m.p.List(ops...)}))
 	if errno != 0 {
 		return fmt.Errorf("making the caller: %w", errno)
+	}
+	if err := waitReady(ready[0]); err != nil {
+		return fmt.Errorf("waiting for the caller: %w", err)
 	}
 	open := func() { unix.Write(gate[1], []byte{0}) }
 	var err error
@@ -270,6 +281,22 @@ func (f *flip) round(r *run, round int) error {
 		}
 	}
 	return err
+}
+
+// waitReady waits until fd can be read.
+func waitReady(fd int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case n == 0:
+			return fmt.Errorf("nothing to read after %v", patience)
+		default:
+			return nil
+		}
+	}
 }
 
 // waitFor waits for the end of a child.
