@@ -69,8 +69,8 @@ func installWithLevels(t *testing.T, dir, beside, etc string) string {
 	return bin
 }
 
-// etcFile writes a file in etcDir and returns the name of the binary that it is for. It skips
-// the test where /etc cannot be written.
+// etcFile writes a file in etcDir and returns the name of the binary to which the file belongs.
+// It skips the test if /etc is not writable.
 func etcFile(t *testing.T, write func(name string) error) (binary string) {
 	t.Helper()
 	if err := os.MkdirAll(etcDir, 0o755); err != nil {

@@ -77,8 +77,8 @@ func TestTraceSession(t *testing.T) {
 }
 
 // TestTraceSessionRefusedCalls checks that a failed call returns its error even if a trace
-// session is deleted during the call. With CLONE_VFORK the sentry then has a stop under way, and
-// ignores an error beside the stop. The caller would get 0, as the child does.
+// session is deleted during the call. With CLONE_VFORK, the call has then begun a stop, and gVisor
+// ignores the error of such a call. Without a remedy, the caller would get 0, as a child does.
 func TestTraceSessionRefusedCalls(t *testing.T) {
 	needRoot(t)
 	sessions := 30

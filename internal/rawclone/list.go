@@ -88,8 +88,8 @@ func (l *List) Exit(status any) *Op { return l.Sys(unix.SYS_EXIT_GROUP, status) 
 // ExitTask appends the exit of the task alone.
 func (l *List) ExitTask(status any) *Op { return l.Sys(unix.SYS_EXIT, status) }
 
-// Start calls clone(2) with flags to create a child of the Go program, which executes the
-// list. One list may be started any number of times, one after the other.
+// Start creates a child of the Go program by clone(2) with flags. The child executes the
+// list. A list may be started again once its child has exited.
 func (l *List) Start(flags uint64) (pid int, errno syscall.Errno) {
 	if l.start == nil {
 		l.start = &l.p.ops(1)[0]

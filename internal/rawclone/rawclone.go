@@ -32,9 +32,9 @@ type Op struct {
 	// Entry is the instruction that enters the kernel: Syscall or Int80.
 	Entry uintptr
 
-	// Child, if not nil, is the operation at which the child continues: the task in
-	// which this call returns 0. The caller gets the result in Ret, as for any
-	// other operation. The child does not write Ret.
+	// Child, if not nil, is the next operation of the child, in which this call
+	// returns 0. The caller gets the result in Ret, as for any other operation. The
+	// child does not write Ret.
 	Child *Op
 
 	// Ret is the result: the value of the result register after a system call.
@@ -72,9 +72,9 @@ const (
 	Int80
 )
 
-// Sys returns a system call, or an operation of a Trap constant. An argument is a
-// number, a word or memory that does not move, whose address is passed, or an *Op,
-// whose result is passed.
+// Sys returns a system call, or an operation of a Trap constant. An argument is a number,
+// a pointer to a word, a buffer, or an *Op. Sys passes the address of a word or a buffer,
+// which must not move, and the result of an *Op.
 func Sys(nr uintptr, args ...any) Op {
 	o := Op{Trap: nr}
 	for i, arg := range args {

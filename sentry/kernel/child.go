@@ -40,12 +40,12 @@ type child struct {
 	exited atomicbitops.Bool
 	reaped atomicbitops.Bool
 
-	// tasks has the entries of tasks that wait for exited in a system call.
+	// tasks has the entries of tasks that wait in a system call, such as read.
 	// listeners has all other entries. See NotifyEvent for why.
 	tasks     waiter.Queue
 	listeners waiter.Queue
 
-	// mu protects what follows.
+	// mu protects the fields below.
 	mu sync.Mutex `state:"nosave"`
 
 	// tg is the child. It becomes nil once the child has been reaped and the fields
@@ -68,13 +68,12 @@ func (c *child) watch(pidfd *vfs.FileDescription) error {
 // NotifyEvent implements waiter.EventListener.NotifyEvent. gVisor calls it when the
 // child has exited, and again when the child has been reaped.
 //
-// Tasks that wait are notified at once, before the signal of the exit can interrupt
-// them. Their listener sends to a channel, without a lock.
+// NotifyEvent notifies waiting tasks at once, before the exit signal can interrupt them.
+// Their listeners send to a channel, without a lock.
 //
-// Other listeners are notified by a goroutine, without a lock: an epoll instance with
-// O_ASYNC notifies a fasync.FileAsync, which locks the TaskSet mutex. A checkpoint
-// waits for the goroutine (TaskSet.aioGoroutines in Kernel.Pause), so that no
-// notification is lost.
+// A goroutine without a lock notifies other listeners: an epoll instance with O_ASYNC
+// notifies a fasync.FileAsync, which locks the TaskSet mutex. A checkpoint waits for the
+// goroutine (TaskSet.aioGoroutines in Kernel.Pause), so that no notification is lost.
 //
 // Preconditions: the TaskSet mutex is locked for writing, as is the mutex of the
 // pidfds' queue for reading.
@@ -91,9 +90,9 @@ func (c *child) NotifyEvent(mask waiter.EventMask) {
 		acknowledgeExitLocked(leader)
 	}
 	c.tasks.Notify(childEvents)
-	// IsEmpty cannot deadlock: the mutex of listeners is held by nobody who waits for
-	// the TaskSet mutex, because no notification has begun. A listener that is
-	// registered from here on finds exited set.
+	// IsEmpty locks the mutex of listeners. This cannot deadlock: only a notification
+	// holds that mutex and waits for the TaskSet mutex, and none has begun. A listener
+	// that is registered from here on finds exited set.
 	if !c.listeners.IsEmpty() {
 		leader.QueueAIO(func(context.Context) { c.listeners.Notify(childEvents) })
 	}

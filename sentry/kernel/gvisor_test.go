@@ -18,8 +18,8 @@ import (
 // this package relies on and that gVisor does not promise. See docs/upgrading.md for what
 // to do if one fails.
 
-// TestGVisorCloneArgs checks that Task.Clone has no argument that Clone does not know. Clone
-// leaves the others 0, and a new field may need another value.
+// TestGVisorCloneArgs checks that CloneArgs has no new field. Clone leaves fields that it does not
+// set 0, and a new field may need another value.
 func TestGVisorCloneArgs(t *testing.T) {
 	want := []string{"Flags", "Pidfd", "ChildTID", "ParentTID", "ExitSignal", "Stack", "StackSize", "TLS", "SetTID", "SetTIDSize", "Cgroup"}
 	var got []string
@@ -41,8 +41,8 @@ func TestGVisorCloneFlags(t *testing.T) {
 	}
 }
 
-// TestGVisorSignals checks that the valid signals are 1 to 64. Task.Clone refuses any other
-// exit signal but 0, and Clone replaces it by 0.
+// TestGVisorSignals checks that the valid signals are 1 to 64. Task.Clone refuses any exit signal
+// but these and 0, so Clone passes 0 for an invalid one.
 func TestGVisorSignals(t *testing.T) {
 	for s := range 256 {
 		if got, want := gvisorlinux.Signal(s).IsValid(), 1 <= s && s <= 64; got != want {

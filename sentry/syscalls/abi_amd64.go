@@ -21,13 +21,13 @@ import (
 )
 
 // A call that gVisor's table lacks takes one of two ways. Both begin in
-// kernel.Task.executeSyscall, which calls before first.
+// kernel.Task.executeSyscall, which first calls abis.before.
 //
-//   - An untraced task whose call cannot stop it: before returns false, and gVisor
-//     calls missing, which makes the call. A Missing function cannot return a
-//     kernel.SyscallControl, so the call must not stop its task.
-//   - Any other call: before returns true and points ORIG_RAX to the slot, an entry
-//     of the table at a number that Linux does not have. gVisor begins an external
+//   - An untraced task whose call cannot stop it: abis.before returns false, and
+//     gVisor calls abis.missing, which makes the call. A Missing function cannot
+//     return a kernel.SyscallControl, so the call must not stop its task.
+//   - Any other call: abis.before returns true and points ORIG_RAX to the slot, an
+//     entry of the table at a number that Linux does not have. gVisor begins an external
 //     stop, ends the stop, and makes the call again from ORIG_RAX
 //     (runSyscallReinvoke). The slot's function can return a SyscallControl, which
 //     leads a stopped task on from its stop. Only these calls take this way, because
@@ -35,35 +35,34 @@ import (
 //
 // # One decision
 //
-// before decides which call a task makes, and nothing decides again. The decision
-// depends on guest memory: on the instruction before the instruction pointer, which
-// another process can change at any time. So resolve reads the instruction once, and
-// before keeps the decision in RAX, where missing and the slot find it.
+// abis.before decides which call a task makes, and nothing decides again. The decision
+// depends on the instruction in front of the instruction pointer, which another process
+// can change at any time. So abis.resolve reads the instruction once, and abis.before
+// keeps the decision in RAX, where abis.missing and the slot find it.
 //
-// RAX is safe from before to the function that takes the decision. Only the task
+// RAX is safe from abis.before to the function that takes the decision. Only the task
 // itself and its tracer can write registers, and a tracer needs a ptrace stop
-// (kernel.Task.ptraceFreeze). A task that is on its way from before to missing does
-// not stop. A task in the external stop has executed nothing of its own, and begins
-// no ptrace stop before runSyscallReinvoke runs; if it is killed, it runs nothing. A
-// checkpoint saves RAX with the other registers.
+// (kernel.Task.ptraceFreeze). Between abis.before and abis.missing, the task does not
+// stop. In the external stop, the task executes no guest code, and begins no ptrace stop
+// until runSyscallReinvoke runs. A task that is killed there makes no call. A checkpoint
+// saves RAX with the other registers.
 //
 // RAX is not safe earlier. A tracer may write a forged decision to RAX in a
-// syscall-entry stop, and before overwrites it. If the tracer also writes the slot's
-// number to ORIG_RAX, gVisor calls the slot without before, and the slot takes the
+// syscall-entry stop, and abis.before overwrites it. If the tracer also writes the slot's
+// number to ORIG_RAX, gVisor calls the slot directly, and the slot takes the
 // forged decision. The tracer gains nothing: it could have chosen the same call
 // openly, and permitted asks the filters about the call that is made.
 //
 // # A tracer may attach at any moment
 //
-// before chooses the way by the tracer that the task has then. If a tracer attaches
-// after that, the call still cannot begin a stop in missing: Call.WithoutStop has
-// changed the arguments so that Task.Clone reports no event (Task.ptraceClone, which
-// CLONE_UNTRACED silences) and traces no child. The effect is that of a call made
-// just before the tracer attached. If a tracer detaches, the slot makes the call all
-// the same, and the call begins no stop.
+// abis.before chooses the way by the tracer at that moment. If a tracer attaches later,
+// the call still cannot begin a stop in abis.missing: Call.WithoutStop has changed the
+// arguments so that Task.Clone reports no event (Task.ptraceClone, which CLONE_UNTRACED
+// silences) and traces no child. The effect is that of a call just before the tracer
+// attached. If a tracer detaches later, the slot still makes the call, without a stop.
 type abis struct {
-	// calls are the calls by their position in a decision. The order is fixed, because
-	// a checkpoint can save a decision.
+	// calls are indexed by the position in a decision. Their order is fixed, because a
+	// checkpoint can save a decision.
 	calls []abiCall
 
 	// stock is gVisor's own Missing function.
@@ -108,7 +107,7 @@ func newABIs(entries []Entry) *abis {
 		}
 		switch e.ABI {
 		case AMD64:
-			// gVisor's table has this call, and lacks it with upper bits of RAX set.
+			// gVisor's table has this call only without upper bits of RAX.
 		case X32:
 			c.rax |= extlinux.X32_SYSCALL_BIT
 		case I386:
@@ -192,7 +191,7 @@ func (c *abiCall) mayStop(t *kernel.Task, args arch.SyscallArguments) bool {
 	return !ok || t.Tracer() != nil
 }
 
-// withoutStop is WithoutStop, and keeps the arguments if WithoutStop is nil.
+// withoutStop calls WithoutStop. If WithoutStop is nil, it returns args and true.
 func (c *abiCall) withoutStop(args arch.SyscallArguments) (arch.SyscallArguments, bool) {
 	if c.WithoutStop == nil {
 		return args, true
@@ -241,7 +240,7 @@ const (
 	maxCalls      = 1 << (40 - positionShift)
 )
 
-// decide keeps a decision in RAX.
+// decide stores a decision in RAX.
 func decide(regs *arch.Registers, position int) {
 	regs.Rax = decisionMark | uint64(position)<<positionShift | regs.Orig_rax>>32
 }

@@ -130,7 +130,7 @@ func Install(opts Options, entries []Entry) error {
 		}
 	}
 	if opts.Sentry {
-		// These keys follow Init, because they exceed its arrays (sentry.MaxSyscallNum).
+		// The keys are added after Init, because they exceed its arrays (sentry.MaxSyscallNum).
 		for table, calls := range earlier {
 			for sysno, old := range calls {
 				table.Table[earlierName|sysno] = old

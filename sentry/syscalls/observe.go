@@ -11,8 +11,8 @@ import (
 // sentry calls called, and then does what gVisor does with the number. called runs on the
 // task's goroutine, without locks, and must not block.
 //
-// Observe looks at the number alone. It reports an i386 number through SYSCALL as I386, and
-// it also reports programs that mean gVisor's own call of that number.
+// Observe looks at the number alone. It reports an i386 number through SYSCALL as I386. It
+// reports a number even if the program means the call that gVisor has there.
 //
 // Observe must be called at most once, before the sentry boots, and instead of Install.
 func Observe(entries []Entry, called func(ABI)) {

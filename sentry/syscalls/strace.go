@@ -44,7 +44,7 @@ func traceCalls(table *kernel.SyscallTable, calls map[uintptr]Call) (*stracer, e
 
 // stracer prints the calls of the extension, and leaves other calls to gVisor's stracer.
 type stracer struct {
-	// Stracer is gVisor's, or nil before the sentry boots.
+	// Stracer is gVisor's stracer, or nil before the sentry boots.
 	kernel.Stracer
 
 	table *kernel.SyscallTable

@@ -10,8 +10,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/strace"
 )
 
-// straceInfo returns a description for gVisor's strace of a call that has a name and no
-// format. gVisor exports no way to create such a description.
+// straceInfo returns gVisor's description of a call for strace, with a name and without
+// formats. gVisor exports no way to create one.
 //
 // The write is sound: the field is checked to be a string at that offset, and info is a
 // variable of this function.

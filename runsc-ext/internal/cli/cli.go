@@ -82,7 +82,7 @@ func bootOwnSentry() error {
 		return nil // Without the directory there is no other sentry.
 	}
 	// ExePath is /proc/self/exe, as in runsc: it works even for a user who cannot
-	// reach the binary. A prewarmer needs the real path, because to it
+	// reach the binary. A prewarmer needs the real path, because its own
 	// /proc/self/exe is the prewarmer.
 	exe := specutils.ExePath
 	if _, err := gvisorbinaries.GvisorSentryPrewarmer.Path(); err == nil {

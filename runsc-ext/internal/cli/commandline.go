@@ -105,8 +105,8 @@ func (c *commandLine) flag(name string) string {
 // isSentry returns whether this process becomes a sentry.
 func (c *commandLine) isSentry() bool { return c.name == bootCommand }
 
-// sentryIsNobody returns whether the sentry runs as the user nobody. With root, runsc starts
-// such a sentry unless the sentry uses the machine's files or network itself.
+// sentryIsNobody returns whether runsc starts the sentry as the user nobody. With root, it does
+// so unless the sentry uses the machine's files or network itself.
 func (c *commandLine) sentryIsNobody() bool {
 	return os.Geteuid() == 0 &&
 		c.flag("directfs") == "false" &&

@@ -40,7 +40,7 @@ type abi struct {
 	compat      bool    // the words of the args struct have 32 bits
 }
 
-// defaultTimeout suits emulated machines, where a sandbox boots in most of a minute.
+// defaultTimeout suits emulated machines, where a sandbox takes almost a minute to boot.
 const defaultTimeout = 3 * time.Minute
 
 // Probe implements subcommands.Command for the "probe" command.

@@ -16,8 +16,8 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// FuzzArgs compares the arguments that the handler decodes from registers and memory with a
-// model, which is written independently from the patch.
+// FuzzArgs compares the arguments that the handler decodes from registers and memory with those
+// of a model, a second implementation of the patch.
 func FuzzArgs(f *testing.F) { fuzzArgs(f, 8, modelArgs) }
 
 // FuzzCompatArgs is FuzzArgs for x32 and i386.

@@ -10,7 +10,7 @@ import (
 	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// calls counts the calls of clone4. gVisor exports the metric with its own, as
+// calls counts the calls of clone4. gVisor exports it together with its own metrics, as
 // runsc_clone4_calls. An increment is one atomic addition, without a lock or an allocation.
 //
 // Calls that a seccomp filter refuses are not counted, because they do not reach the
