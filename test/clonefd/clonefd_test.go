@@ -178,8 +178,8 @@ func limitFiles(s *kit.Script, n uintptr) {
 	s.Sys(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, limit, 0)
 }
 
-// TestFDRead checks that a read returns once how the child exited, in every way of exiting, and
-// even if a wait call has returned the child before.
+// TestFDRead checks that the first read returns how the child exited, and that later reads return
+// end of file. An earlier wait call for the child makes no difference.
 func TestFDRead(t *testing.T) {
 	exited := linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}
 	killed := linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}

@@ -15,8 +15,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFDEscaped checks that a descriptor that another thread duplicates before the call fails
-// behaves as that of a child that has been reaped.
+// TestFDEscaped checks a descriptor that another thread duplicates before the call fails. The
+// duplicate must behave like the descriptor of a child that has been reaped.
 func TestFDEscaped(t *testing.T) {
 	readOnly := kit.Memory(t, 1)
 	if err := unix.Mprotect(readOnly, unix.PROT_READ); err != nil {

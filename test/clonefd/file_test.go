@@ -80,7 +80,7 @@ func read(fd int) (info linux.ClonefdInfo, n int, err error) {
 	return info, n, err
 }
 
-// await waits until fd reports the exit of the child, and fails the test if fd does not.
+// await waits until fd reports the exit of the child. It fails the test after 20 seconds.
 func await(t *testing.T, fd int) {
 	t.Helper()
 	if _, err := pollFor(fd, unix.POLLIN, 20*time.Second); err != nil {
@@ -109,8 +109,8 @@ func pollFor(fd int, events int16, patience time.Duration) (int16, error) {
 
 var errTimeout = errors.New("timeout")
 
-// TestFDPoll checks what a descriptor is ready for before and after the child exits, through
-// each call that reports it, and that the exit wakes tasks that wait in these calls.
+// TestFDPoll checks what poll, epoll, select and read report before and after the child exits. The
+// exit must also wake tasks that wait in these calls.
 func TestFDPoll(t *testing.T) {
 	const in, ready = unix.POLLIN | pollRDNorm | unix.POLLOUT | unix.POLLPRI, unix.POLLIN | pollRDNorm | unix.POLLHUP
 	epoll := func(fd int, events uint32, patience time.Duration) (int16, error) {

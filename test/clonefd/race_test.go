@@ -36,7 +36,7 @@ func newQuick(t *testing.T, a *kit.ABI, flags uint64, fdFlags uint32) *quick {
 	return q
 }
 
-// start creates a child that exits with a status. The child before it must have read its status.
+// start creates a child that exits with a status. The previous child must have read its own status.
 func (q *quick) start(status uintptr) (pid, fd int, err error) {
 	*q.status = status
 	ret, errno := rawclone.Do(q.call)

@@ -68,8 +68,8 @@ var namespaceKinds = []struct {
 func newRecorder() (*recorder, error) {
 	r := &recorder{p: rawclone.NewProgram()}
 	page := unix.Getpagesize()
-	// A process with its own memory has a copy of each mapping. The order matters: beside
-	// other mappings, gVisor writes to the read-only page after a fork.
+	// A process with its own memory has a copy of each mapping. The order matters: with other
+	// neighbors, gVisor writes an ID to the read-only page after a fork.
 	for _, m := range []struct {
 		mem   *[]byte
 		pages int
@@ -417,8 +417,9 @@ func (s *scene) setCaller() {
 		s.failed = s.succeeded
 		return
 	}
-	// The result is 0 for the ID of an existing task, even of a zombie, and a result of 0
-	// makes the caller jump. After a failed call there is nothing to wait for.
+	// sched_getscheduler returns 0 for an existing task, even for a zombie, and an operation
+	// with result 0 continues in its Child. So the caller continues in success if the call
+	// succeeded. After a failed call there is nothing to wait for.
 	l.Append(rawclone.Op{Trap: unix.SYS_SCHED_GETSCHEDULER, Args: [6]uintptr{rawclone.Addr(&s.made.Ret)}, Deref: 1, Child: s.success.First()})
 	s.failed = s.look(l, false)
 	s.succeeded = s.look(s.success, true)

@@ -125,7 +125,7 @@ func (e *engine) run(t *testing.T, command []string, args ...string) sandbox.Res
 	return sandbox.Output(t, cmd)
 }
 
-// must runs a command that must succeed.
+// must runs a command, and fails the test if the command fails.
 func (e *engine) must(t *testing.T, command []string, args ...string) sandbox.Result {
 	t.Helper()
 	r := e.run(t, command, args...)

@@ -107,7 +107,7 @@ address = %q
 	e.checkTasks(t, ctr, "--runc-binary="+wrapper)
 }
 
-// checkTasks checks containers that ctr runs. flags select the shim.
+// checkTasks checks containers that ctr runs. The flags select the shim.
 func (e *engine) checkTasks(t *testing.T, ctr []string, shim ...string) {
 	t.Helper()
 	fifos := "--fifo-dir=" + e.path("fifos")

@@ -237,7 +237,7 @@ func (n *node) call(t *testing.T, method string, request object) sandbox.Result 
 	return n.run(t, n.cri(method, string(b)))
 }
 
-// must makes a call that must succeed. response can be nil.
+// must makes a call, and fails the test if the call fails. The response can be nil.
 func (n *node) must(t *testing.T, method string, request object, response any) {
 	t.Helper()
 	r := n.call(t, method, request)

@@ -170,8 +170,8 @@ func writeLevel(name, level string) error {
 	return os.WriteFile(name, []byte(level), 0o644)
 }
 
-// Flags returns runsc-ext's global flags for a sandbox that needs no network, no cgroup and, if
-// the test has no root, no root.
+// Flags returns runsc-ext's global flags for a sandbox without network and cgroup. Without root,
+// they include --rootless.
 func Flags(platform string) []string {
 	flags := []string{"--network=none", "--ignore-cgroups", "--platform=" + platform}
 	if os.Geteuid() != 0 {

@@ -37,8 +37,8 @@ func TestArgsChangedMeanwhile(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for range attempts() {
 			s := kit.NewScript(t)
-			// Each field has two values, which differ in one byte. A copy may
-			// contain half of each, but each field is one of the values.
+			// Each field has two values, which differ in one byte. A copy may mix
+			// fields, but each field must have one of its two values.
 			const apart = 0x1000
 			mem := kit.Mapping(t, -1, 32, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
 			base := (rawclone.AddrOf(mem) + 0xffff) &^ 0xffff

@@ -90,13 +90,13 @@ const (
 	madeStatus = 9
 )
 
-// TestCode32 checks a call by 32-bit code: the child begins on its stack, and natively in 32-bit
-// code.
+// TestCode32 checks a call by 32-bit code. The child begins on the stack that the call gives it, and
+// on the reference kernel in 32-bit code.
 //
 // A sandbox does not support 32-bit code for any call, as under stock runsc. On systrap, a task
 // goes on in 64-bit code after each visit to the sentry. The ptrace platform takes the registers
-// of 32-bit code for those of 64-bit code: it finds no call, and if it interrupts the task, it
-// kills that task or another one. KVM has no such segment.
+// of 32-bit code for those of 64-bit code. It reads a wrong number, and if it interrupts the task,
+// it kills that task or another one. KVM has no such segment.
 func TestCode32(t *testing.T) {
 	native := kit.Native()
 	if platform := kit.Platform(); !native && platform != "systrap" {

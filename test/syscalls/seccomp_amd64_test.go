@@ -272,8 +272,8 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
-// TestSeccompInherited checks that a child, process or thread, inherits its parent's filter: the
-// child may call clone4 only through the ABI that created the child.
+// TestSeccompInherited checks that a child inherits its parent's filter, whether it is a process or a
+// thread. The filter allows clone4 only through the ABI that creates the child.
 func TestSeccompInherited(t *testing.T) {
 	native := kit.Native()
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -329,10 +329,10 @@ func TestSeccompInherited(t *testing.T) {
 	})
 }
 
-// TestSeccompTraced checks that a tracer cannot turn a call that the filter allows into a call
-// of clone4 that the filter refuses, even if the tracer detaches during the call. Linux runs the
-// filter again. So does this sentry for x32 calls, and for 323 with upper bits set: the call
-// returns ENOSYS if the filter refuses it.
+// TestSeccompTraced checks that a tracer cannot turn a call that the filter allows into clone4, if
+// the filter refuses clone4. The tracer may detach during the call. Linux runs the filter again. So
+// does this sentry for x32 calls, and for 323 with upper bits set: the call returns ENOSYS if the
+// filter refuses it.
 //
 // 323 without upper bits is not among the rows. As for every call in gVisor's own table, a tracer
 // can make the call although the filter refuses it, as on Linux before 4.8.

@@ -83,8 +83,7 @@ func TestSharing(t *testing.T) {
 	}
 }
 
-// TestVM checks that the parent sees a write of its child to memory with CLONE_VM, and only
-// then.
+// TestVM checks that the parent sees the child's write to memory if and only if CLONE_VM is set.
 func TestVM(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		kit.OnEach(t, []uint64{0, linux.CLONE_VM}, func(t *testing.T, flag uint64) {
@@ -280,9 +279,9 @@ func TestBadTID(t *testing.T) {
 	})
 }
 
-// TestStack checks that stack_start is the child's stack pointer, and 0 the caller's. stack_size
-// is ignored, so no sum of the two overflows. A stack pointer to unmapped memory is not an error
-// of the call: the child may never use its stack.
+// TestStack checks that stack_start is the child's stack pointer, and that 0 means the caller's
+// stack pointer. stack_size is ignored, so no sum of the two overflows. A stack pointer to unmapped
+// memory is not an error, because the child may never use its stack.
 func TestStack(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, flags := range []uint64{0, linux.CLONE_VM} {

@@ -452,7 +452,7 @@ func (tr *tracing) resume(p *task, request int) {
 	tr.ptrace(request, p.pid, 0, 0)
 }
 
-// finish resumes all tasks until they exit. how chooses the request for each stop.
+// finish resumes all tasks until they exit. The function how chooses the request for each stop.
 func (tr *tracing) finish(how func(p *task, stop string) int) {
 	tr.t.Helper()
 	for !tr.tracee.ended || tr.attached && tr.child == nil || tr.child != nil && !tr.child.ended && !tr.child.detached {

@@ -185,7 +185,7 @@ func wait(pid int) (unix.WaitStatus, error) {
 	}
 }
 
-// fdChild is a child with a descriptor. Each has another state during a pause.
+// fdChild is a child with a descriptor. During a pause, each child is in another state.
 type fdChild struct {
 	flags   uintptr
 	fdFlags uint32
@@ -336,7 +336,7 @@ func refused() string {
 	}
 }
 
-// create creates the child, which reads from gate if it is to live.
+// create creates the child. A child that must live during the pause reads from gate.
 func (c *fdChild) create(gate int) unix.Errno {
 	p := rawclone.NewProgram()
 	child := p.NewList(3)

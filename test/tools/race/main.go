@@ -25,7 +25,7 @@
 //     -ldflags='-linkmode=external -extldflags=-static'. -tags=netgo,osusergo keeps it from
 //     loading shared libraries later.
 //   - glibc registers its threads for rseq(2). A platform's stub process inherits the
-//     registration and unmaps all memory, and the kernel then kills it with SIGSEGV. The sandbox
+//     registration and unmaps all memory, and the kernel then kills the process. The sandbox
 //     hangs; on ptrace, subprocess.go logs "The thread 17:17 has been interrupted by 11" without
 //     end. So main sets GLIBC_TUNABLES=glibc.pthread.rseq=0 and executes itself again. A sentry
 //     starts with an empty environment, and keeps the variables that it sets itself.
