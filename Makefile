@@ -68,15 +68,15 @@ dist/runsc-ext-$(VERSION)-$(RELEASE).x86_64.rpm: dist/runsc-ext-$(VERSION)-linux
 dist/runsc-ext-$(VERSION)-$(RELEASE).aarch64.rpm: dist/runsc-ext-$(VERSION)-linux-arm64 dist/stage
 	ARCH=arm64 $(TOOL) $(NFPM) package -f deploy/packages/nfpm.yaml -p rpm -t $@
 
-# What packages have beside the binary and the files of the source.
+# The generated files of the packages; see deploy/packages/stage.
 dist/stage: FORCE
 	deploy/packages/stage $@
 
 staticcheck:
 	CGO_ENABLED=0 $(TOOL) $(STATICCHECK) ./...
 
-# Checks what is released: a check of the source would analyze all of gVisor. VULNDB is the
-# database of vulnerabilities.
+# Checks the released binary, because a check of the source would analyze all of gVisor. VULNDB
+# is the database of vulnerabilities.
 VULNDB := https://vuln.go.dev
 govulncheck: dist/runsc-ext-$(VERSION)-linux-$(shell go env GOARCH)
 	$(TOOL) $(GOVULNCHECK) -db $(VULNDB) -mode=binary $<
