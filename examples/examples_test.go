@@ -227,7 +227,7 @@ func compile(t *testing.T, file, stdin, compiler, language, std string, flags []
 		return nil
 	}
 	if err := cc("#include <errno.h>\nint main(void) { return errno; }\n", append(args, "-")...); err != nil {
-		t.Skipf("%s makes no static programs of this kind here: %v", compiler, err)
+		t.Skipf("%s cannot create static programs of this kind: %v", compiler, err)
 	}
 	args = append(args, "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", "../include", file)
 	if err := cc(stdin, args...); err != nil {

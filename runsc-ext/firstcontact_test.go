@@ -62,7 +62,7 @@ func TestFirstContact(t *testing.T) {
 		{"seccomp, probe", append(asNobody, helper, filteredCommand), []string{"probe"}, []string{"EPERM", "seccomp=unconfined"}},
 		{"unknown platform", nil, []string{"--platform=abacus", "do", "/bin/true"}, []string{`"abacus"`, "kvm, ptrace", "systrap"}},
 		{"no KVM", nil, []string{"--platform=kvm", dev + "/nowhere", "do", "/bin/true"}, []string{"/nowhere", "no such file", "/dev/kvm", "--platform=systrap"}},
-		{"KVM that is none", nil, []string{"--platform=kvm", dev + "/dev/null", "do", "/bin/true"}, []string{"virtual machine", "/dev/kvm", "--platform=systrap"}},
+		{"device that is not KVM", nil, []string{"--platform=kvm", dev + "/dev/null", "do", "/bin/true"}, []string{"virtual machine", "/dev/kvm", "--platform=systrap"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

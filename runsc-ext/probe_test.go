@@ -57,7 +57,7 @@ func TestProbeAsUser(t *testing.T) {
 	unshare := exec.Command("unshare", "--user", "true")
 	unshare.SysProcAttr = asUser
 	if err := unshare.Run(); err != nil {
-		t.Skipf("users cannot make a user namespace here: %v: %v", unshare, err)
+		t.Skipf("ordinary users cannot create user namespaces: %v: %v", unshare, err)
 	}
 	bin := installFor(t, nobody)
 	wantProbe(t, sandbox.Platforms[0], "on", "default", true, func(args ...string) *exec.Cmd {

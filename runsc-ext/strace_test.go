@@ -29,7 +29,7 @@ func straceSteps() (steps []string) {
 func TestStrace(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		t.Skip("no strace here: apt-get install strace")
+		t.Skip("strace is not installed: apt-get install strace")
 	}
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {

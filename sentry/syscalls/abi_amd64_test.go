@@ -153,7 +153,7 @@ func TestInstallABIs(t *testing.T) {
 	}
 	for name := range platforms {
 		if c, err := platform.Lookup(name); err != nil || fmt.Sprintf("%T", c) != "int80.constructor" {
-			t.Errorf("platform %s is made by %T, %v, want package int80", name, c, err)
+			t.Errorf("platform %s has the constructor %T, %v, want one of package int80", name, c, err)
 		}
 	}
 }

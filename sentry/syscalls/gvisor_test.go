@@ -62,7 +62,7 @@ func TestGVisorCallsWithoutMap(t *testing.T) {
 	}
 	table.FeatureEnable.Enable(kernel.ExternalBeforeEnable, nil, true)
 	if table.FeatureEnable.Word(slot)&kernel.ExternalBeforeEnable != 0 {
-		t.Error("a call that was deleted from the map counts as missing: a call sent to the slot would be sent on for ever")
+		t.Error("a call that was deleted from the map counts as missing: a call in the slot would be sent to the slot again without end")
 	}
 }
 

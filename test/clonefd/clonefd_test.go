@@ -231,7 +231,7 @@ func TestFDRead(t *testing.T) {
 				s.OK(call)
 				got := clonefdInfo(t, buf)
 				if got.Utime > 60e6 || got.Stime > 60e6 {
-					t.Errorf("the child took %d and %d us", got.Utime, got.Stime)
+					t.Errorf("the CPU times of the child are %d and %d us, want less than a minute", got.Utime, got.Stime)
 				}
 				got.Utime, got.Stime = 0, 0
 				if got != tc.want || first.Ret != fdInfoSize {

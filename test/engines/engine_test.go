@@ -86,7 +86,7 @@ func (e *engine) start(t *testing.T, ready []string, cmd *exec.Cmd) {
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
-		t.Skipf("%s does not start here: %v", cmd, err)
+		t.Skipf("%s does not start: %v", cmd, err)
 	}
 	exited := make(chan struct{})
 	go func() {
@@ -113,7 +113,7 @@ func (e *engine) start(t *testing.T, ready []string, cmd *exec.Cmd) {
 		}
 	}
 	b, _ := os.ReadFile(log.Name())
-	t.Skipf("%s does not start here:\n%s", cmd, b[max(0, len(b)-2000):])
+	t.Skipf("%s does not start:\n%s", cmd, b[max(0, len(b)-2000):])
 }
 
 // run runs a command with more arguments.

@@ -338,7 +338,7 @@ func TestForkBomb(t *testing.T) {
 				kit.CheckErrno(t, "a call beyond the limit", refused, unix.EAGAIN)
 				for end := time.Now().Add(10 * time.Second); tasksOf(t, uid) > 0; {
 					if time.Now().After(end) {
-						t.Fatalf("%d tasks are left of the bomb", tasksOf(t, uid))
+						t.Fatalf("the bomb has left %d tasks", tasksOf(t, uid))
 					}
 					time.Sleep(5 * time.Millisecond)
 				}

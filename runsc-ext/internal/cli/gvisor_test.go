@@ -40,7 +40,7 @@ func TestGVisorCommands(t *testing.T) {
 	for i, name := range commands {
 		switch starts := subcommandTable[name].starts; {
 		case slices.Contains(commands[:i], name):
-			t.Errorf("there are two commands %q", name)
+			t.Errorf("runsc has two commands %q", name)
 		case starts && slices.Contains(others, name):
 			t.Errorf("subcommandTable says that command %q starts a sandbox, this test does not", name)
 		case !starts && !slices.Contains(others, name):
@@ -52,7 +52,7 @@ func TestGVisorCommands(t *testing.T) {
 	}
 	for _, name := range others {
 		if !slices.Contains(commands, name) {
-			t.Errorf("there is no command %q any more", name)
+			t.Errorf("runsc has no command %q any more", name)
 		}
 	}
 }
