@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package deploy_test checks the configuration files in this directory as files.
-// test/engines runs containers with most of them.
+// Package deploy_test checks the contents of the configuration files in this directory.
+// test/engines runs containers with most of the files.
 package deploy_test
 
 import (
@@ -40,7 +40,7 @@ type cri struct {
 }
 
 // TestContainerd checks that both versions of containerd's configuration have the runtime,
-// start gVisor's shim for the runtime, and let a pod's annotation through.
+// start gVisor's shim for the runtime, and pass a pod's annotation on.
 func TestContainerd(t *testing.T) {
 	for file, version := range map[string]int{"config.toml": 2, "config-v3.toml": 3} {
 		var c struct {
@@ -98,7 +98,7 @@ func TestContainerdReadsIt(t *testing.T) {
 	}
 }
 
-// TestShimConfig checks that the shim starts the binary where the guide installs it.
+// TestShimConfig checks that the shim starts the binary from the path in docs/containers.md.
 func TestShimConfig(t *testing.T) {
 	var c struct {
 		Binary string            `toml:"binary_name"`
@@ -129,8 +129,8 @@ func TestDocker(t *testing.T) {
 	}
 }
 
-// object has the fields that the files use of a RuntimeClass and of a Pod. A field of
-// another name, or at another place, is an error, as it is for kubectl.
+// object has those fields of a RuntimeClass and a Pod that the files use. A field of another
+// name, or at another place, is an error, as it is for kubectl.
 type object struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string
@@ -149,7 +149,7 @@ type object struct {
 	}
 }
 
-// TestKubernetes checks that the pods are of the class, and that one has clone4 off.
+// TestKubernetes checks that the pods use the runtime class, and that one has clone4 off.
 func TestKubernetes(t *testing.T) {
 	classes := read(t, "kubernetes/runtimeclass.yaml")
 	if len(classes) != 1 || classes[0].APIVersion != "node.k8s.io/v1" || classes[0].Kind != "RuntimeClass" || classes[0].Handler != name {

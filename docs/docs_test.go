@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docs_test checks the documentation as far as a program can.
+// Package docs_test checks the manual page, the examples and the links of the documentation.
 package docs_test
 
 import (
@@ -16,7 +16,7 @@ import (
 
 const manPage = "clone4.2"
 
-// The manual page is read by man, by either of the two formatters.
+// TestManPage checks that both formatters of man(1) accept the manual page without a warning.
 func TestManPage(t *testing.T) {
 	for _, args := range [][]string{
 		{"mandoc", "-T", "lint", manPage},
@@ -33,8 +33,8 @@ func TestManPage(t *testing.T) {
 	}
 }
 
-// People copy the examples. They have to compile without a warning, and do what the
-// page says, with clone4 and without.
+// TestExamples checks that the examples in the pages compile without a warning, and print what the
+// pages say, with clone4 and without.
 func TestExamples(t *testing.T) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
@@ -87,7 +87,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestLinks checks that every link leads to a file, and that the index links to every page.
+// TestLinks checks that every link leads to a file, and that docs/README.md links to every page.
 func TestLinks(t *testing.T) {
 	const index = "README.md"
 	link := regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
@@ -122,7 +122,7 @@ func TestLinks(t *testing.T) {
 		switch filepath.Ext(file) {
 		case ".md", ".2":
 			if !linked[file] && file != index {
-				t.Errorf("docs/%s has no link to %s", index, file)
+				t.Errorf("docs/%s does not link to %s", index, file)
 			}
 		}
 	}
@@ -140,7 +140,7 @@ func TestWhereThingsAre(t *testing.T) {
 	}
 	for _, m := range dirs {
 		if fi, err := os.Stat(filepath.Join("..", m[1])); err != nil || !fi.IsDir() {
-			t.Errorf("%s is no directory: %v", m[1], err)
+			t.Errorf("%s is not a directory: %v", m[1], err)
 		}
 	}
 }

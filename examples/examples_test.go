@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package examples has examples of programs that use clone4, and their tests: in
-// the sandbox, on this machine's kernel, which has no clone4, and on a Linux that
-// has it.
+// Package examples tests the example programs that use clone4: in sandboxes, on the
+// machine's kernel, which does not have clone4, and on the reference kernel.
 package examples
 
 import (
@@ -29,7 +28,7 @@ type place struct {
 	run    func(args ...string) (*exec.Cmd, error)
 }
 
-// places returns the kernels on which everything of this machine can run.
+// places returns the kernels on which the machine's programs can run.
 func places() []place {
 	ps := []place{{
 		name: "host",
@@ -58,7 +57,7 @@ func fdPlaces() []place {
 	return ps
 }
 
-// reference returns the Linux that has clone4. It has no file but the program.
+// reference returns the reference kernel, which has no file but the program.
 func reference(t *testing.T) place {
 	t.Helper()
 	_, err := sandbox.Native("program")
@@ -70,7 +69,7 @@ func reference(t *testing.T) place {
 	}
 }
 
-// result is what became of a program.
+// result is the result of a program.
 type result struct {
 	status         int
 	stdout, stderr string
@@ -96,7 +95,7 @@ var spawn = sync.OnceValues(func() (string, error) {
 	return sandbox.Build("runsc-ext/examples/spawn", runtime.GOARCH)
 })
 
-// using returns what spawn says it uses on p.
+// using returns the line of spawn that names the call that it uses on p.
 func using(p place) string {
 	if p.clone4 {
 		return "spawn: using clone4\n"
@@ -123,13 +122,13 @@ func TestSpawn(t *testing.T) {
 		args    []string
 		status  int
 		stdout  string
-		problem string // part of what spawn says is wrong
-		early   bool   // before a child is made
+		problem string // part of the error of spawn
+		early   bool   // the error comes before a child is created
 	}{
 		{name: "success", args: []string{"/bin/true"}},
 		{name: "status", args: []string{"/bin/sh", "-c", "exit 7"}, status: 7},
 		{name: "arguments", args: []string{"sh", "-c", `echo "$EXAMPLE: $0, $1"`, "a b", ""}, stdout: "from outside: a b, \n"},
-		// No signal is blocked or ignored because of spawn.
+		// spawn leaves no signal blocked or ignored in the child.
 		{name: "signal", args: []string{"sh", "-c", "kill -TERM $$"}, status: 128 + 15},
 		{name: "no program", args: []string{file("noexec", "junk", 0o755)}, status: 126, problem: "noexec: exec format error; the file must begin with #!"},
 		{name: "no interpreter", args: []string{file("nointerp", "#!/no/such/file\n", 0o755)}, status: 126, problem: "nointerp: no such file or directory; the file is there, its interpreter is not"},
@@ -160,7 +159,8 @@ func TestSpawn(t *testing.T) {
 	}
 }
 
-// There is no command there but spawn itself, as /test.
+// TestSpawnOnReference checks that spawn uses clone4 on the reference kernel. The only command
+// there is spawn itself, as /test.
 func TestSpawnOnReference(t *testing.T) {
 	t.Parallel()
 	p := reference(t)
@@ -170,7 +170,7 @@ func TestSpawnOnReference(t *testing.T) {
 	}
 	got := p.do(t, bin, "/test")
 	if got.status != 125 || !strings.Contains(got.stdout, using(p)) || !strings.Contains(got.stdout, "usage: spawn CMD") {
-		t.Errorf("got status %d and output %q, want 125, %q, and what spawn says without a command", got.status, got.stdout, using(p))
+		t.Errorf("got status %d and output %q, want 125, %q, and the usage of spawn", got.status, got.stdout, using(p))
 	}
 }
 
@@ -187,7 +187,7 @@ func cABIs() []cABI {
 	if runtime.GOARCH == "arm64" {
 		return []cABI{{name: "arm64", number: linux.SYS_CLONE4_GENERIC, size: linux.SizeOfClone4Args}}
 	}
-	// Where Debian has the headers that all ABIs of x86 share.
+	// Debian has the headers that all ABIs of x86 share in this directory.
 	const shared = "-idirafter/usr/include/x86_64-linux-gnu"
 	return []cABI{
 		{name: "amd64", number: linux.SYS_CLONE4_AMD64, size: linux.SizeOfClone4Args},
@@ -196,8 +196,7 @@ func cABIs() []cABI {
 	}
 }
 
-// compilers are those that the header is for, with flags for an old and for a
-// newer language.
+// compilers are the compilers that the header supports, each with versions of its language.
 var compilers = []struct {
 	command  string
 	language string
@@ -209,9 +208,9 @@ var compilers = []struct {
 	{"clang++", "c++", []string{"c++17"}},
 }
 
-// compile compiles C source, given by file or on standard input ("-"), into a
-// static program. It skips the test if the compiler is not there or lacks what
-// any such program needs.
+// compile compiles C source, from a file or from stdin if file is "-", into a static
+// program. It skips the test if the compiler is missing, or cannot create even a minimal
+// static program.
 func compile(t *testing.T, file, stdin, compiler, language, std string, flags []string) string {
 	t.Helper()
 	if _, err := exec.LookPath(compiler); err != nil {
@@ -228,7 +227,7 @@ func compile(t *testing.T, file, stdin, compiler, language, std string, flags []
 		return nil
 	}
 	if err := cc("#include <errno.h>\nint main(void) { return errno; }\n", append(args, "-")...); err != nil {
-		t.Skipf("%s makes no static programs of this kind here: %v", compiler, err)
+		t.Skipf("%s cannot create static programs of this kind: %v", compiler, err)
 	}
 	args = append(args, "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", "../include", file)
 	if err := cc(stdin, args...); err != nil {
@@ -237,8 +236,8 @@ func compile(t *testing.T, file, stdin, compiler, language, std string, flags []
 	return bin
 }
 
-// The header must need no other header before it, and say what the Go package
-// says.
+// TestHeader checks that the header needs no other header before it, and agrees with the Go
+// package.
 func TestHeader(t *testing.T) {
 	t.Parallel()
 	for _, abi := range cABIs() {
@@ -296,7 +295,7 @@ func TestC(t *testing.T) {
 			}
 		})
 	}
-	// The sandbox runs 64-bit programs only.
+	// A sandbox runs only 64-bit programs.
 	for _, abi := range abis {
 		t.Run("reference/"+abi.name, func(t *testing.T) {
 			t.Parallel()
@@ -311,15 +310,15 @@ func testC(t *testing.T, p place, bin string) {
 	if p.clone4 {
 		call = "clone4"
 	}
-	want := "made by " + call + ": the worker's sum of 1 to 1000 is 500500\n"
+	want := "created by " + call + ": the worker's sum of 1 to 1000 is 500500\n"
 	got := p.do(t, bin)
 	if got.status != 0 || strings.TrimSpace(got.stdout) != strings.TrimSpace(want) || got.stderr != "" {
 		t.Errorf("got status %d, stdout %q and stderr %q, want 0, %q and nothing", got.status, got.stdout, got.stderr, want)
 	}
 }
 
-// The example of CLONE_FD says how commands end where there is the level for it, and
-// that there is none elsewhere.
+// TestRun checks that run prints how its commands exit at level fd, and that it refuses to run
+// without CLONE_FD.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	bin := compile(t, "c/run.c", "", "cc", "c", "c99", cABIs()[0].flags)
@@ -341,8 +340,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestProcfd runs the tests of the package that follows commands by a descriptor: by
-// CLONE_FD at the level that has it, and by pidfds elsewhere.
+// TestProcfd runs the tests of package procfd, which uses CLONE_FD at level fd, and pidfds
+// otherwise.
 func TestProcfd(t *testing.T) {
 	t.Parallel()
 	bin, err := sandbox.BuildTest("runsc-ext/examples/procfd", runtime.GOARCH)

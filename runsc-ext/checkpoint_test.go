@@ -13,9 +13,9 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// TestRestore checks that a restored sandbox has the calls of the level that the operator
-// sets by then: a restored sentry is another process, which fills its own tables. A parent
-// in the middle of a vfork call returns from the call, through each ABI.
+// TestRestore checks that a restored sandbox has the operator's level at the time of the
+// restore, because a restored sentry is a new process with new tables. It also checks that a
+// parent in a call with CLONE_VFORK returns from the call after a restore, through each ABI.
 func TestRestore(t *testing.T) {
 	needRoot(t)
 	all, off := sandbox.ABIs(), sandbox.OffABIs()
@@ -32,7 +32,7 @@ func TestRestore(t *testing.T) {
 		{name: "between calls", before: "on", after: "on", steps: slices.Concat(all, pause, all), want: ok + sandbox.Pausing + ok},
 		{name: "switched off", before: "on", after: "off", steps: slices.Concat(all, pause, off), want: ok + sandbox.Pausing + enosys},
 		{name: "switched on", before: "off", after: "on", steps: slices.Concat(off, pause, all), want: enosys + sandbox.Pausing + ok},
-		// A descriptor is a file, and works at a lower level too.
+		// A descriptor goes on working at a lower level.
 		{name: "descriptors", before: "fd", after: "fd", steps: []string{"fd", "fd"}, want: sandbox.Pausing + "fd: ok\n" + sandbox.Pausing + "fd: ok\n"},
 		{name: "descriptors, lowered", before: "fd", after: "on", steps: []string{"fd", "fd"}, want: sandbox.Pausing + "fd: ok\nfd: EINVAL\n"},
 	}
@@ -60,8 +60,8 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// TestRestoreRefused checks that an image that cannot be restored is refused with a reason,
-// and that no container is left.
+// TestRestoreRefused checks that restore reports why it cannot restore an image, and leaves no
+// container behind.
 func TestRestoreRefused(t *testing.T) {
 	needRoot(t)
 	for _, tc := range []struct {
@@ -76,14 +76,14 @@ func TestRestoreRefused(t *testing.T) {
 			want:  []string{sandbox.LevelAnnotation, `"sometimes"`, "off, on, fd"},
 		},
 		{
-			// gVisor wants annotations in its name space unchanged. The way to switch a
-			// restored sandbox off is the operator's file.
+			// gVisor requires that its own annotations are unchanged. The operator's file
+			// can switch clone4 off in a restored sandbox.
 			name:  "changed level",
 			level: "off",
 			want:  []string{"Annotations", sandbox.LevelAnnotation, `"off"`},
 		},
 		{
-			// The sentry's state is the memory of one version's types.
+			// The state in an image has the types of one version.
 			name: "other version",
 			from: `"runsc_version":"runsc-ext `,
 			to:   `"runsc_version":"runsc-int `,
@@ -115,8 +115,8 @@ func TestRestoreRefused(t *testing.T) {
 // image returns the directory of a container's checkpoint.
 func image(c *sandbox.Container) string { return filepath.Join(c.Bundle, "image") }
 
-// checkpoint runs a container until the guest pauses, and saves it, by which the container
-// exits. It returns what the guest printed until then.
+// checkpoint runs a container until the guest pauses, and checkpoints the container, which then
+// exits. It returns the guest's output until then.
 func checkpoint(t *testing.T, c *sandbox.Container) string {
 	t.Helper()
 	s := c.Begin(t, "run")
@@ -128,20 +128,20 @@ func checkpoint(t *testing.T, c *sandbox.Container) string {
 	return printed
 }
 
-// restore restores a container and lets the guest go on until it exits.
+// restore restores a container and waits until the guest exits.
 func restore(t *testing.T, c *sandbox.Container) sandbox.Result {
 	t.Helper()
 	s := c.Begin(t, "restore", "-image-path="+image(c))
-	s.Say("\n") // For two pauses.
+	s.Say("\n") // ends up to two pauses
 	return s.Wait(t)
 }
 
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc runs containers, but does not create, checkpoint or restore them")
+		t.Skip("needs root: without root, runsc cannot create, checkpoint or restore containers")
 	}
 }
 
-// vforkStep is the step of a parent that waits in a call of clone4 while its child pauses.
+// vforkStep returns a step in which a parent waits in clone4 while its child pauses.
 func vforkStep() string { return runtime.GOARCH + ",vfork,pause" }

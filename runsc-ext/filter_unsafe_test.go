@@ -2,8 +2,8 @@
 
 package main_test
 
-// The conversions here are sound because the kernel reads the program during the call,
-// and runtime.KeepAlive keeps it until then.
+// The conversion here is sound: the kernel reads the filter only during the call, and
+// runtime.KeepAlive keeps the filter alive until then.
 
 import (
 	"runtime"
@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refuseUserNamespaces keeps this thread, and what it executes, from making user
-// namespaces by clone(2), as container engines do by seccomp.
+// refuseUserNamespaces installs a seccomp filter that refuses CLONE_NEWUSER in clone(2), as
+// container engines do. The filter is for this thread and the programs that it executes.
 func refuseUserNamespaces() error {
 	const (
 		nr         = 0  // offset in struct seccomp_data
-		firstArg   = 16 // the same, lower half
+		firstArg   = 16 // offset of the argument's lower half
 		retAllow   = 0x7fff0000
 		retErrno   = 0x00050000
 		load       = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS

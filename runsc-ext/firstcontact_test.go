@@ -15,8 +15,8 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// filteredCommand is an argument with which the test binary executes the others where
-// no user namespaces can be made.
+// filteredCommand is an argument of the test binary, which then executes its other arguments
+// under a seccomp filter that refuses user namespaces.
 const filteredCommand = "without-user-namespaces"
 
 func execFiltered(args []string) error {
@@ -27,18 +27,18 @@ func execFiltered(args []string) error {
 	return unix.Exec(args[0], args, os.Environ())
 }
 
-// Whoever starts runsc-ext for the first time, on a machine where it cannot run, must
-// read what is missing and what to do: not which system call failed.
+// TestFirstContact checks that a machine that cannot run a sandbox gets a message that says
+// what is missing and what to do.
 func TestFirstContact(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("the users without rights are made by root")
+		t.Skip("needs root, which takes privileges away from the commands")
 	}
 	bin := installFor(t, nobody)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	helper := filepath.Join(filepath.Dir(bin), "helper") // where nobody may go
+	helper := filepath.Join(filepath.Dir(bin), "helper") // in a directory that nobody may enter
 	if b, err := os.ReadFile(self); err != nil {
 		t.Fatal(err)
 	} else if err := os.WriteFile(helper, b, 0o755); err != nil {
@@ -62,7 +62,7 @@ func TestFirstContact(t *testing.T) {
 		{"seccomp, probe", append(asNobody, helper, filteredCommand), []string{"probe"}, []string{"EPERM", "seccomp=unconfined"}},
 		{"unknown platform", nil, []string{"--platform=abacus", "do", "/bin/true"}, []string{`"abacus"`, "kvm, ptrace", "systrap"}},
 		{"no KVM", nil, []string{"--platform=kvm", dev + "/nowhere", "do", "/bin/true"}, []string{"/nowhere", "no such file", "/dev/kvm", "--platform=systrap"}},
-		{"KVM that is none", nil, []string{"--platform=kvm", dev + "/dev/null", "do", "/bin/true"}, []string{"virtual machine", "/dev/kvm", "--platform=systrap"}},
+		{"device that is not KVM", nil, []string{"--platform=kvm", dev + "/dev/null", "do", "/bin/true"}, []string{"virtual machine", "/dev/kvm", "--platform=systrap"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -75,7 +75,7 @@ func TestFirstContact(t *testing.T) {
 			sandbox.Output(t, cmd).CheckRefused(t, tc.want...)
 		})
 	}
-	// The same user, where nothing is in the way.
+	// The same user can start a sandbox if nothing is missing.
 	cmd := exec.Command(asNobody[0], append(asNobody[1:], bin, root, "--network=none", "--rootless", "--platform="+sandbox.Platforms[0], "do", "/bin/true")...)
 	cmd.Dir = "/"
 	sandbox.Output(t, cmd).Check(t, 0, "")

@@ -50,7 +50,7 @@ func TestLevel(t *testing.T) {
 	}
 }
 
-// etcDir is where runsc-ext looks for the operator's level, beside the binary's own directory.
+// etcDir is the directory of the operator's level files for installed packages.
 const etcDir = "/etc/runsc-ext"
 
 // installWithLevels installs runsc-ext with the operator's two files; the empty string stands
@@ -59,7 +59,7 @@ func installWithLevels(t *testing.T, dir, beside, etc string) string {
 	t.Helper()
 	name := "runsc-ext"
 	if etc != "" {
-		// A name of its own, in the directory that all tests share.
+		// All tests share the directory, so each needs another name.
 		name = etcFile(t, contents(etc))
 	}
 	bin := sandbox.Install(t, dir, name)
@@ -69,8 +69,8 @@ func installWithLevels(t *testing.T, dir, beside, etc string) string {
 	return bin
 }
 
-// etcFile writes a file in etcDir and returns the name of the binary that it is for. It skips
-// the test where /etc cannot be written.
+// etcFile writes a file in etcDir and returns the name of the binary to which the file belongs.
+// It skips the test if /etc is not writable.
 func etcFile(t *testing.T, write func(name string) error) (binary string) {
 	t.Helper()
 	if err := os.MkdirAll(etcDir, 0o755); err != nil {
@@ -94,8 +94,8 @@ func etcFile(t *testing.T, write func(name string) error) (binary string) {
 	return strings.TrimSuffix(filepath.Base(f.Name()), sandbox.LevelSuffix)
 }
 
-// TestLevelChanges checks that a sandbox that starts while the operator's file is written has
-// the level that the file has before and after, or does not start: never the default.
+// TestLevelChanges checks that a sandbox never gets the default level while the operator's file
+// is rewritten with the same level. It gets the level of the file, or does not start.
 func TestLevelChanges(t *testing.T) {
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {
@@ -133,9 +133,8 @@ func TestLevelChanges(t *testing.T) {
 	}
 }
 
-// TestLevelOfDo checks that `do`, which writes a spec of its own without annotations, has
-// the operator's level. A symbolic link to the binary, as package managers make, has the
-// level of the binary.
+// TestLevelOfDo checks that a sandbox of "do", whose spec has no annotations, has the
+// operator's level. A symbolic link to the binary has the level of the binary.
 func TestLevelOfDo(t *testing.T) {
 	for _, tc := range []struct {
 		file, link string // contents of the binary's level file and of the link's
@@ -165,13 +164,13 @@ func TestLevelOfDo(t *testing.T) {
 	}
 }
 
-// TestLevelSurvivesReexec checks that what is off stays off in a sentry that has moved to an
-// empty root directory and executes itself there, where it cannot see the operator's file.
+// TestLevelSurvivesReexec checks that a sentry keeps the operator's level when it executes
+// itself again in an empty root directory, which lacks the operator's file.
 func TestLevelSurvivesReexec(t *testing.T) {
 	for _, platform := range sandbox.Platforms {
 		for _, flags := range [][]string{
 			{"--rootless"},
-			{"--directfs=false"}, // as root: the sentry becomes nobody by executing itself
+			{"--directfs=false"}, // with root, the sentry executes itself as nobody
 			{"--rootless", "--directfs=false"},
 		} {
 			for _, tc := range []struct{ beside, etc, want string }{
@@ -190,8 +189,8 @@ func TestLevelSurvivesReexec(t *testing.T) {
 	}
 }
 
-// TestLevelInvisible checks that a file that a sentry that runs as nobody could not read keeps
-// the sandbox from starting, with a message.
+// TestLevelInvisible checks that a sandbox does not start if its sentry would run as nobody and
+// could not read the operator's file, and that the message says so.
 func TestLevelInvisible(t *testing.T) {
 	needRoot(t)
 	private := func(name string) error { return os.WriteFile(name, []byte("off"), 0o600) }
@@ -215,14 +214,14 @@ func TestLevelInvisible(t *testing.T) {
 			t.Parallel()
 			bin, file := tc.install(t)
 			sandbox.Output(t, do(t, bin, sandbox.Platforms[0], "--directfs=false")).CheckRefused(t, "nobody", "chmod o+r", file)
-			// A sentry that is root can read the file.
+			// A sentry with root can read the file.
 			sandbox.Output(t, do(t, bin, sandbox.Platforms[0])).Check(t, 0, enosys)
 		})
 	}
 }
 
-// TestLevelRefused checks that a level that cannot be had stops the container from starting,
-// with a message on standard error for people, and in the log, as JSON, for engines.
+// TestLevelRefused checks that an invalid level keeps a container from starting. The message is
+// on standard error for people, and in the log, as JSON, for engines.
 func TestLevelRefused(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
@@ -299,8 +298,8 @@ func contents(s string) func(name string) error {
 	return func(name string) error { return os.WriteFile(name, []byte(s), 0o644) }
 }
 
-// TestCleanUpWithBrokenLevel checks that whoever breaks the operator's file can still see the
-// containers that there are, kill and delete them.
+// TestCleanUpWithBrokenLevel checks that an invalid operator's file does not keep people from
+// listing, killing and deleting containers.
 func TestCleanUpWithBrokenLevel(t *testing.T) {
 	needRoot(t)
 	t.Parallel()
@@ -327,8 +326,8 @@ func TestCleanUpWithBrokenLevel(t *testing.T) {
 	c.CheckGone(t)
 }
 
-// TestUnimplementedEvent checks that clone4, switched off, is a call that gVisor does not
-// implement, and says so where it always does; and that it is none, switched on.
+// TestUnimplementedEvent checks that a call at level off emits gVisor's unimplemented-syscall
+// event, and that a call at level on does not.
 func TestUnimplementedEvent(t *testing.T) {
 	event := regexp.MustCompile(`Unsupported syscall (userfaultfd|clone4)\(`)
 	for _, tc := range []struct {

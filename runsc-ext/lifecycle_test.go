@@ -12,8 +12,8 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// TestLifecycle checks that what an engine does with a container works while a child of
-// clone4 is alive and its parent waits in the call, through each ABI.
+// TestLifecycle checks that the commands of an engine work while a parent waits in clone4 for
+// its child, through each ABI.
 func TestLifecycle(t *testing.T) {
 	needRoot(t)
 	for _, abi := range sandbox.ABIs() {
@@ -51,15 +51,14 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
-// TestKillAndDelete checks that a container can be killed and deleted while a parent waits
-// in a call, and that nothing of it is left.
+// TestKillAndDelete checks that a container can be killed and deleted while a parent waits in
+// clone4 for its child, and that nothing is left behind.
 func TestKillAndDelete(t *testing.T) {
 	needRoot(t)
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {
 			t.Parallel()
-			// The child pauses until somebody writes to its standard input: not within the
-			// time of the test.
+			// The child pauses until its standard input has data, which is after the test.
 			script := []string{"/bin/sh", "-c", `sleep 1000 | exec "$@"`, "sh"}
 			c := sandbox.NewContainer(t, binary(t), platform, slices.Concat(script, guest(t, vforkStep()))...)
 			c.Create(t)

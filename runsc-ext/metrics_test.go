@@ -14,15 +14,15 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// TestMetrics checks that a scrape of a sandbox has its calls of clone4 by ABI and by outcome,
-// with each call once, whichever way it takes through the sentry.
+// TestMetrics checks that a scrape of a sandbox counts the calls of clone4 by ABI and by
+// outcome, and counts each call once, whichever way the call takes through the sentry.
 func TestMetrics(t *testing.T) {
 	needRoot(t)
 	abis, off := sandbox.ABIs(), sandbox.OffABIs()
 	var all []string
-	all = append(all, abis...)                        // at once
-	all = append(all, abis[len(abis)-1]+",vfork")     // in a stop
-	all = append(all, abis[0]+",unknown", "pause")    // refused
+	all = append(all, abis...)                        // do not stop the caller
+	all = append(all, abis[len(abis)-1]+",vfork")     // stops the caller
+	all = append(all, abis[0]+",unknown", "pause")    // is refused
 	counted := map[string]int{abis[0] + ",EINVAL": 1} // by ABI and outcome
 	for _, abi := range abis {
 		counted[abi+",created"]++
@@ -62,7 +62,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// clone4Calls returns what a scrape says of clone4: numbers of calls by ABI and outcome.
+// clone4Calls returns the numbers of calls in a scrape, by ABI and outcome.
 func clone4Calls(scrape string) map[string]int {
 	calls := make(map[string]int)
 	line := regexp.MustCompile(`(?m)^runsc_clone4_calls\{(.*)\} (\d+) \d+$`)
@@ -79,8 +79,7 @@ func clone4Calls(scrape string) map[string]int {
 	return calls
 }
 
-// TestMetricMetadata checks that the metric is in the list that gVisor prints for those who
-// set up a collector.
+// TestMetricMetadata checks that the metric is in gVisor's list of metrics.
 func TestMetricMetadata(t *testing.T) {
 	r := sandbox.Run(t, binary(t), "metric-metadata")
 	for _, want := range []string{`"/clone4_calls"`, `"outcome"`, `"switched_off"`, `"` + runtime.GOARCH + `"`} {

@@ -19,7 +19,8 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// TestProbe checks that probe says whether clone4 works here: in words, and by its status.
+// TestProbe checks that probe reports whether clone4 works, in its output and by its exit
+// status.
 func TestProbe(t *testing.T) {
 	for _, tc := range []struct {
 		level string
@@ -56,7 +57,7 @@ func TestProbeAsUser(t *testing.T) {
 	unshare := exec.Command("unshare", "--user", "true")
 	unshare.SysProcAttr = asUser
 	if err := unshare.Run(); err != nil {
-		t.Skipf("users cannot make a user namespace here: %v: %v", unshare, err)
+		t.Skipf("ordinary users cannot create user namespaces: %v: %v", unshare, err)
 	}
 	bin := installFor(t, nobody)
 	wantProbe(t, sandbox.Platforms[0], "on", "default", true, func(args ...string) *exec.Cmd {
@@ -67,8 +68,8 @@ func TestProbeAsUser(t *testing.T) {
 	})
 }
 
-// TestProbeErrors checks that what probe cannot do has a message, and a status other than
-// that of "clone4 does not work".
+// TestProbeErrors checks that an error of probe has a message, and another exit status than 1,
+// which means that clone4 does not work.
 func TestProbeErrors(t *testing.T) {
 	broken := install(t)
 	sandbox.WriteFile(t, broken+sandbox.LevelSuffix, "sometimes")
@@ -90,9 +91,9 @@ func TestProbeErrors(t *testing.T) {
 	}
 }
 
-// TestProbeGivesUp checks that a probe kills a sandbox that never answers, with all that it
-// has started, and says what to try. A prewarmer, which runsc executes in the place of the
-// sentry, simulates a /dev/kvm that creates virtual machines and runs nothing.
+// TestProbeGivesUp checks that a probe kills a sandbox that never answers, with all its
+// processes, and says what to try. Here runsc executes a prewarmer, which hangs, in the place of
+// the sentry.
 func TestProbeGivesUp(t *testing.T) {
 	if _, err := exec.LookPath("setpriv"); err != nil {
 		t.Skip(err)
@@ -114,8 +115,8 @@ func TestProbeGivesUp(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, "gvisor-bin"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			// No signal reaches it when its parent is killed, as with a sentry that has changed
-			// its user, and it ignores SIGTERM.
+			// The prewarmer survives the death of its parent, as a sentry that has changed its
+			// user does, and ignores SIGTERM.
 			started := filepath.Join(dir, "started")
 			plant(t, filepath.Join(dir, "gvisor-bin", "gvisor-sentry-prewarmer"), fmt.Sprintf("trap '' TERM\n: >%q\nexec setpriv --pdeathsig clear tail -f %[1]q", started))
 			args := slices.Concat(sandbox.Flags(sandbox.Platforms[0]), tc.flags, []string{"probe", "-timeout=10s"})
@@ -142,8 +143,8 @@ func TestProbeGivesUp(t *testing.T) {
 	}
 }
 
-// wantProbe checks both formats of a probe that newCommand makes with the arguments given,
-// and its status.
+// wantProbe checks the exit status and both output formats of a probe. newCommand returns a
+// command with the given arguments.
 func wantProbe(t *testing.T, platform, level, source string, want bool, newCommand func(args ...string) *exec.Cmd) {
 	t.Helper()
 	status := 0

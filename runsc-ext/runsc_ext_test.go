@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestVersion checks that --version, from which Docker and bug reports take the version, has
-// ours and gVisor's. runsc's own is VERSION_MISSING in a build without linker flags.
+// TestVersion checks that --version prints the versions of runsc-ext and of gVisor. Docker and
+// bug reports use the output. A build of runsc without linker flags prints VERSION_MISSING.
 func TestVersion(t *testing.T) {
 	gvisor := sandbox.Run(t, "go", "list", "-m", "-f", "{{.Version}}", "gvisor.dev/gvisor")
 	want := regexp.MustCompile(`^runsc version runsc-ext \d+\.\d+\.\d+ \(gVisor ` + regexp.QuoteMeta(strings.TrimSpace(gvisor.Stdout)) + `\)\nspec: \d+\.\d+\.\d+\S*\n$`)
@@ -45,8 +45,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestHelpSyscalls checks that the list of system calls that users see has clone4 in the
-// tables of both architectures, and no other change. At level off, it is gVisor's own list.
+// TestHelpSyscalls checks that "help syscalls" lists clone4 for both architectures and has no
+// other change. At level off, it prints gVisor's own list.
 func TestHelpSyscalls(t *testing.T) {
 	off := install(t)
 	sandbox.WriteFile(t, off+sandbox.LevelSuffix, "off")
@@ -75,7 +75,7 @@ func TestHelpSyscalls(t *testing.T) {
 	}
 }
 
-// syscallInfo is what a list of system calls says of one.
+// syscallInfo describes a system call in the output of "help syscalls".
 type syscallInfo struct{ Name, Support string }
 
 // listSyscalls returns the system calls of an architecture by number, as bin lists them.
@@ -91,7 +91,8 @@ func listSyscalls(t *testing.T, bin, arch string) map[string]syscallInfo {
 	return list["linux"][arch].Syscalls
 }
 
-// TestCgo checks that a binary that was built with cgo says which command works.
+// TestCgo checks that a binary that was built with cgo refuses to run, and prints the command
+// that builds a working one.
 func TestCgo(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "runsc-ext")
 	build := exec.Command("go", "build", "-o", bin, "runsc-ext/runsc-ext")
@@ -102,9 +103,8 @@ func TestCgo(t *testing.T) {
 	}
 }
 
-// TestPlantedSentry checks that a stock sentry, which installs of gVisor have and which runsc
-// prefers to itself, does not boot, wherever it is. The rest of such an install, a prewarmer
-// that executes the sentry, stays in use.
+// TestPlantedSentry checks that a stock sentry never boots, wherever it is. Installs of gVisor
+// have one, and runsc prefers it to itself. A prewarmer in the same directory stays in use.
 func TestPlantedSentry(t *testing.T) {
 	const sidecars = "gvisor-bin"
 	strict := []string{"--sidecar-usage-policy=STRICT"}
@@ -150,8 +150,8 @@ func TestPlantedSentry(t *testing.T) {
 	}
 }
 
-// TestReplacedBinary checks that a sandbox starts even if the binary has been replaced
-// meanwhile, as upgrades do.
+// TestReplacedBinary checks that a running binary starts a sandbox even after an upgrade has
+// replaced the file.
 func TestReplacedBinary(t *testing.T) {
 	t.Parallel()
 	bin := install(t)
@@ -178,8 +178,8 @@ func guest(t *testing.T, steps ...string) []string {
 	return append([]string{bin}, steps...)
 }
 
-// newContainer makes a container in which the guest calls clone4 once, at the level of an
-// annotation. The empty string stands for no annotation.
+// newContainer returns a container in which the guest calls clone4 once. level is its
+// annotation, or empty for none.
 func newContainer(t *testing.T, bin, platform, level string) *sandbox.Container {
 	t.Helper()
 	c := sandbox.NewContainer(t, bin, platform, guest(t, runtime.GOARCH)...)
@@ -187,8 +187,7 @@ func newContainer(t *testing.T, bin, platform, level string) *sandbox.Container 
 	return c
 }
 
-// do returns a command that runs the guest in a sandbox of its own, where it calls clone4
-// once.
+// do returns a command that runs the guest in a new sandbox, where it calls clone4 once.
 func do(t *testing.T, bin, platform string, flags ...string) *exec.Cmd {
 	t.Helper()
 	return exec.Command(bin, slices.Concat(sandbox.Flags(platform), flags, []string{"do"}, guest(t, runtime.GOARCH))...)
@@ -210,7 +209,7 @@ func install(t *testing.T) string {
 	return sandbox.Install(t, t.TempDir(), "runsc-ext")
 }
 
-// nobody is the user, and the group, that a sentry is where it can be any.
+// nobody is the user and the group of a sentry that needs no privileges.
 const nobody = 65534
 
 // dirFor returns a directory that a user may read and write.

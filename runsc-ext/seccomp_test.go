@@ -13,8 +13,8 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// TestOCISeccomp checks that a profile that names clone4 means clone4 through every ABI, and
-// that a profile that does not name it decides by its default action.
+// TestOCISeccomp checks what a profile does to clone4 through every ABI: a profile that names
+// the call, by either name, and a profile that decides by its default action.
 func TestOCISeccomp(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skipf("the ABIs are those of amd64, this is %s", runtime.GOARCH)
@@ -47,13 +47,12 @@ func TestOCISeccomp(t *testing.T) {
 		{name: "old name, off", profile: refuse("userfaultfd"), level: "off", want: []string{"EPERM", "ENOSYS", "ENOSYS"}},
 		{name: "name, off", profile: refuse("clone4"), level: "off", want: []string{"ENOSYS", "ENOSYS", "ENOSYS"}},
 
-		// A profile that allows a name does so for amd64 only: gVisor makes no filter for
-		// other ABIs.
+		// A profile allows a name for amd64 only: gVisor makes no filter for other ABIs.
 		{name: "Docker's", profile: docker, want: []string{"EPERM", "EPERM", "EPERM"}},
 		{name: "Docker's with old name", profile: dockerWith("userfaultfd"), want: []string{"ok", "EPERM", "EPERM"}},
 		{name: "Docker's with clone4", profile: dockerWith("clone4"), want: []string{"ok", "EPERM", "EPERM"}},
 
-		// What runsc does by default.
+		// Without --oci-seccomp, which is the default, runsc ignores profiles.
 		{name: "not in use", flag: "--oci-seccomp=false", profile: docker, want: []string{"ok", "ok", "ok"}},
 	} {
 		for _, platform := range sandbox.Platforms {
@@ -114,8 +113,8 @@ func TestOCISeccompContradiction(t *testing.T) {
 	}
 }
 
-// TestOCISeccompKill checks that "kill" kills the thread that makes the call, as everywhere
-// in gVisor: a program with another thread goes on without it.
+// TestOCISeccompKill checks that the action "kill" kills only the thread that makes the call, as
+// it does for every call in gVisor.
 func TestOCISeccompKill(t *testing.T) {
 	step := runtime.GOARCH + ",inner"
 	for _, tc := range []struct {
@@ -135,7 +134,7 @@ func TestOCISeccompKill(t *testing.T) {
 	}
 }
 
-// underProfile makes a container with an OCI seccomp profile.
+// underProfile returns a container with an OCI seccomp profile.
 func underProfile(t *testing.T, platform string, profile *specs.LinuxSeccomp, args ...string) *sandbox.Container {
 	t.Helper()
 	c := sandbox.NewContainer(t, binary(t), platform, args...)
@@ -144,7 +143,7 @@ func underProfile(t *testing.T, platform string, profile *specs.LinuxSeccomp, ar
 	return c
 }
 
-// profile returns a profile with a rule for one name.
+// profile returns a profile with a rule for one name, and a default action for other names.
 func profile(otherwise specs.LinuxSeccompAction, name string, action specs.LinuxSeccompAction) *specs.LinuxSeccomp {
 	return &specs.LinuxSeccomp{DefaultAction: otherwise, Syscalls: []specs.LinuxSyscall{{Names: []string{name}, Action: action}}}
 }

@@ -12,9 +12,9 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// TestOlderCallsAsInStock checks that the system calls that create children without clone4
-// behave as in stock runsc, of the very version that runsc-ext is built from: the suite's
-// test of them logs what it sees, and sees the same.
+// TestOlderCallsAsInStock checks that fork, vfork, clone and clone3 behave as in stock runsc of
+// the same gVisor version. TestOlderCalls of test/syscalls logs what it sees under either
+// runtime, and the logs must be equal.
 func TestOlderCallsAsInStock(t *testing.T) {
 	stock, err := sandbox.Build("gvisor.dev/gvisor/runsc", runtime.GOARCH)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// straceSteps are two calls through each ABI: one that cannot stop its caller, and one that
-// waits for its child. The exit status shows that the guest got to its end.
+// straceSteps returns two calls through each ABI: one that cannot stop its caller, and one that
+// waits for its child. The last step exits, so the exit status shows that all steps ran.
 func straceSteps() (steps []string) {
 	for _, abi := range sandbox.ABIs() {
 		steps = append(steps, abi+",settid", abi+",settid,vfork")
@@ -24,12 +24,12 @@ func straceSteps() (steps []string) {
 	return append(steps, "exit=7")
 }
 
-// TestStrace checks that strace follows all tasks into all calls. Every child is created
-// in a stop that has to end: a stop that is lost ends the sandbox, or hangs it.
+// TestStrace checks that strace(1) in a sandbox follows the children of every call. Under a
+// tracer, each call stops its task. If the sentry loses such a stop, it panics or hangs.
 func TestStrace(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		t.Skip("no strace here: apt-get install strace")
+		t.Skip("strace is not installed: apt-get install strace")
 	}
 	for _, platform := range sandbox.Platforms {
 		t.Run(platform, func(t *testing.T) {
@@ -49,10 +49,9 @@ func TestStrace(t *testing.T) {
 	}
 }
 
-// TestSentryStrace checks that the sentry's own strace names clone4 where it used to say
-// userfaultfd, or a number, and prints each call once, even if the call is made again from a
-// slot. Calls of ABIs are not traced by name: gVisor traces what its table does not have
-// always, or not at all.
+// TestSentryStrace checks that gVisor's strace prints each call once, under the name clone4,
+// even if the call is made again from the slot. x32 and i386 calls are printed whatever
+// --strace-syscalls names: gVisor traces all calls that its table lacks, or none.
 func TestSentryStrace(t *testing.T) {
 	const (
 		addr   = `0x[0-9a-f]+`

@@ -18,8 +18,8 @@ import (
 )
 
 // TestTraceSession checks that trace sessions and the flags of level fd do not disturb each
-// other, in whatever order they come and go. Both use the same part of the sentry, from
-// which the end of a session removes everything.
+// other, in whatever order they begin and end. Both are sinks of seccheck, and the end of a
+// session removes all sinks.
 func TestTraceSession(t *testing.T) {
 	needRoot(t)
 	for _, platform := range sandbox.Platforms {
@@ -48,7 +48,7 @@ func TestTraceSession(t *testing.T) {
 				sinks   []string // after
 			}{
 				{do: create, sinks: []string{"remote"}},
-				{clones: 6, do: remove}, // The hook was there, and goes.
+				{clones: 6, do: remove}, // removes the sink clone4 as well
 				{printed: "fd: ok\n", do: create, sinks: []string{"remote"}},
 				{clones: 6, do: func() {}, sinks: []string{"remote", "clone4"}},
 				{printed: "fd: ok\n", clones: 6, do: remove},
@@ -76,9 +76,9 @@ func TestTraceSession(t *testing.T) {
 	}
 }
 
-// TestTraceSessionRefusedCalls checks that a call that fails returns its error even if a
-// trace session is deleted in that instant. With CLONE_VFORK the sentry then has a stop
-// under way, beside which it ignores an error: the caller got 0, as the child does.
+// TestTraceSessionRefusedCalls checks that a failed call returns its error even if a trace
+// session is deleted during the call. With CLONE_VFORK, the call has then begun a stop, and gVisor
+// ignores the error of such a call. Without a remedy, the caller would get 0, as a child does.
 func TestTraceSessionRefusedCalls(t *testing.T) {
 	needRoot(t)
 	sessions := 30
@@ -96,7 +96,7 @@ func TestTraceSessionRefusedCalls(t *testing.T) {
 			for range sessions {
 				for _, args := range [][]string{{"create", "-config=" + events.config}, {"delete", "-name=Default"}} {
 					if r := c.Runsc(t, slices.Concat([]string{"trace"}, args, []string{c.ID})...); r.Status != 0 {
-						t.Errorf("%v\nof a guest that made calls which fail", r)
+						t.Errorf("%v\nwhile the guest made calls that fail", r)
 					}
 				}
 				if t.Failed() {
@@ -109,7 +109,7 @@ func TestTraceSessionRefusedCalls(t *testing.T) {
 	}
 }
 
-// events is the other end of a trace session: what a user has to watch a sandbox.
+// events is the receiving end of a trace session.
 type events struct {
 	config string       // of the session
 	clones atomic.Int32 // tasks that a container has created
@@ -138,11 +138,11 @@ func newEvents(t *testing.T, container string) *events {
 	return e
 }
 
-// receive counts what a session sends.
+// receive counts the clone events of a container.
 func (e *events) receive(conn net.Conn, container string) {
 	defer conn.Close()
 	buf := make([]byte, 1<<16)
-	// The first message has the version of the protocol, and wants an answer.
+	// The first message has the version of the protocol, and expects an answer.
 	n, err := conn.Read(buf)
 	if err == nil {
 		_, err = conn.Write(buf[:n])
@@ -157,7 +157,7 @@ func (e *events) receive(conn net.Conn, container string) {
 	}
 }
 
-// want waits for at least n clones. Threads of the guest count as well.
+// want waits for at least n clones, including threads of the guest.
 func (e *events) want(t *testing.T, n int32) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); e.clones.Load() < n; time.Sleep(time.Millisecond) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The structs must keep the patches' layouts: same fields, packed words.
+// TestStructLayout checks that the structs have the fields, offsets and sizes of the patches.
 func TestStructLayout(t *testing.T) {
 	type field struct {
 		name         string
@@ -40,7 +40,7 @@ func TestStructLayout(t *testing.T) {
 		var got []field
 		for _, f := range reflect.VisibleFields(typ) {
 			if !f.Anonymous && f.Name != "_" {
-				// What is embedded comes first.
+				// Fields of an embedded struct come first.
 				got = append(got, field{f.Name, int(f.Offset), int(f.Type.Size())})
 			}
 		}

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestImport checks that a module of its own can import this package: without the network,
-// and with no other module in the module cache.
+// TestImport checks that another module can import this package without the network and with
+// an empty module cache.
 func TestImport(t *testing.T) {
 	source, err := filepath.Abs("../..")
 	if err != nil {
@@ -57,6 +57,6 @@ func main() { fmt.Println(linux.SYS_CLONE4_I386, linux.SizeOfClone4Args) }
 		t.Fatal(err)
 	}
 	if strings.Contains(string(mod), "indirect") {
-		t.Errorf("the import brings other modules along:\n%s", mod)
+		t.Errorf("the import requires other modules:\n%s", mod)
 	}
 }

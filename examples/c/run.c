@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /*
- * Runs commands at the same time and says how each has ended, with no signal handler
- * and no wait: a library can do this in any program, and the program's own children
- * and signals are none of its business.
+ * Runs commands at the same time, and prints how each exits. It has no signal handler
+ * and no wait call, so a library can do the same in any program without touching the
+ * program's own children and signals.
  *
  *	cc -O2 -I include -o run examples/c/run.c
  *	./run 'exit 3' 'kill $$' true
@@ -29,8 +29,8 @@
 
 enum { MAX = 64 };
 
-/* The library: starts a command and returns a descriptor, or -1 with errno set. No
- * signal tells of its end, and nobody has to reap it. */
+/* The library: run starts a command and returns a descriptor, or -1 with errno set. The
+ * command sends no signal when it exits, and reaps itself. */
 static int run(const char *command)
 {
 	struct clone4_fd_args args;
@@ -84,7 +84,7 @@ int main(int argc, char **argv)
 			}
 			printf("%s: %s %d\n", argv[1 + i], info.code == CLD_EXITED ? "exit status" : "signal", (int)info.status);
 			close(fds[i].fd);
-			fds[i].fd = -1; /* poll leaves it out */
+			fds[i].fd = -1; /* poll ignores it */
 			running--;
 		}
 	}

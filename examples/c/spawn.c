@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /*
- * Starts a worker with clone4: a process that shares this one's memory, as a
- * thread does, and works on a stack of its own.
+ * Starts a worker with clone4. The worker is a process that shares this process's
+ * memory, as a thread does, and has its own stack.
  *
  *	cc -O2 -I include -o spawn examples/c/spawn.c
  */
@@ -28,7 +28,7 @@ struct job {
 	long sum;
 };
 
-/* The worker. It has our thread-local variables: no C library here. */
+/* The worker. It shares our thread-local variables, so it must not call the C library. */
 static int work(void *arg)
 {
 	struct job *job = (struct job *)arg;
@@ -39,8 +39,8 @@ static int work(void *arg)
 	return 0;
 }
 
-/* The kernel writes the worker's ID here, clears it when the worker is done with
- * our memory, its stack included, and then wakes who waits on it. */
+/* The kernel writes the worker's ID here. It clears the ID and wakes the waiter when
+ * the worker no longer uses our memory, which includes the worker's stack. */
 static pid_t running;
 
 static void wait_until_done(void)
@@ -69,7 +69,7 @@ int main(void)
 	pid_t pid;
 	int status;
 
-	/* The lowest page stays out of reach: an overflow is SIGSEGV there. */
+	/* The lowest page is inaccessible, so a stack overflow is SIGSEGV. */
 	stack = (char *)mmap(NULL, page + size, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 	if (stack == MAP_FAILED || mprotect(stack + page, size, PROT_READ | PROT_WRITE))
@@ -95,7 +95,7 @@ int main(void)
 		fprintf(stderr, "the worker failed, wait status %#x\n", (unsigned)status);
 		return 1;
 	}
-	printf("made by %s: the worker's sum of %d to %d is %ld\n", call, job.first,
+	printf("created by %s: the worker's sum of %d to %d is %ld\n", call, job.first,
 	       job.last, job.sum);
 	return 0;
 }

@@ -4,8 +4,8 @@
 // no signal handler, and leaves the program's own children and wait calls alone.
 //
 // If the kernel has CLONE_FD, a command reaps itself when it exits, and no wait call of the
-// program can return it. Elsewhere the descriptor is a pidfd, and the command is a zombie
-// until Wait is called. A wait call for any child may then get the command first, and Wait
+// program can return it. Otherwise the descriptor is a pidfd, and the command is a zombie
+// until Wait is called. If another wait call of the program reaps the command first, Wait
 // fails with ECHILD.
 package procfd
 
@@ -29,9 +29,9 @@ type Exit struct {
 	Signal syscall.Signal // the signal that killed the command, or 0
 }
 
-// Start starts a command, which is searched for in PATH, with an environment. It returns a
+// Start searches for a command in PATH, and starts it with the environment env. It returns a
 // descriptor that poll(2) reports as readable once the command has exited. The descriptor is
-// closed on execve(2).
+// close-on-exec.
 func Start(argv, env []string) (fd int, err error) {
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
@@ -72,8 +72,8 @@ func startCloneFD(path string, argv, env []string) (int, error) {
 	return int(*fd), nil
 }
 
-// Wait waits until the command of a descriptor exits, and returns how. It must be called
-// once: the next call fails. The descriptor stays open.
+// Wait waits until the command of a descriptor exits, and returns how it exited. A second
+// call for the descriptor fails. The descriptor stays open.
 func Wait(fd int) (Exit, error) {
 	if !haveCloneFD() {
 		return waitPIDFD(fd)
@@ -102,7 +102,7 @@ func waitPIDFD(fd int) (Exit, error) {
 	return exitOf(info.code, info.status), nil
 }
 
-// exitOf returns what si_code and si_status of SIGCHLD report.
+// exitOf returns the Exit for si_code and si_status of SIGCHLD.
 func exitOf(code, status int32) Exit {
 	const cldExited = 1
 	if code == cldExited {
@@ -121,8 +121,8 @@ func retry(f func() (int, error)) (int, error) {
 }
 
 // haveCloneFD returns whether the kernel has CLONE_FD. Released kernels gave clone4's number
-// to userfaultfd(2), so that the call must not succeed there. It cannot: see
-// clone4_fd_available in include/linux/clone4.h.
+// to userfaultfd(2). The arguments are invalid for both calls, and only a kernel with CLONE_FD
+// returns EFAULT: see clone4_fd_available in include/linux/clone4.h.
 var haveCloneFD = sync.OnceValue(func() bool {
 	const bad = ^uintptr(0)
 	_, _, errno := unix.RawSyscall6(linux.SYS_CLONE4, bad, bad, linux.SizeOfClone4FDArgs, bad, 0, 0)

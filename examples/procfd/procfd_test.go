@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// envCloneFD says whether the kernel is one with CLONE_FD, if it is known.
+// envCloneFD is the environment variable that says whether the kernel has CLONE_FD.
 const envCloneFD = "EXAMPLE_CLONE_FD"
 
-// TestMethod checks that CLONE_FD is used exactly where it exists.
+// TestMethod checks that the package uses CLONE_FD if and only if the kernel has it.
 func TestMethod(t *testing.T) {
 	want, ok := os.LookupEnv(envCloneFD)
 	if !ok {
@@ -26,8 +26,8 @@ func TestMethod(t *testing.T) {
 	}
 }
 
-// TestStart checks that commands run at the same time, that each descriptor is readable
-// once its command has exited, and what Wait returns.
+// TestStart checks that commands run at the same time, that a descriptor becomes readable when
+// its command exits, and that Wait returns how the command exited.
 func TestStart(t *testing.T) {
 	tests := []struct {
 		command string
@@ -67,8 +67,8 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestStartFails checks that a command that cannot be started is an error, and that nothing
-// is left of it.
+// TestStartFails checks that Start returns an error for a command that cannot be executed, and
+// leaves no child behind.
 func TestStartFails(t *testing.T) {
 	script := t.TempDir() + "/script"
 	if err := os.WriteFile(script, []byte("#!/no/such/file\n"), 0o755); err != nil {

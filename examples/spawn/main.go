@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Spawn runs a command in a child made by clone4, or by clone(2) where the
-// kernel has no clone4, and says by which.
+// Spawn runs a command in a child that it creates with clone4, or with clone(2) if the
+// kernel does not have clone4. It prints which call it uses.
 //
 //	spawn CMD [ARG...]
 //
-// Its exit status is the command's, or 128 plus the signal that ended it. As for
-// env(1), 125 is a failure of spawn itself, 126 a command that cannot be run, and
-// 127 one that is not there.
+// The exit status is that of the command, or 128 plus the signal that killed the command.
+// As for env(1), 125 is a failure of spawn itself, 126 a command that cannot be executed,
+// and 127 a command that does not exist.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"runsc-ext/examples/vfork"
 )
 
-// Exit statuses that are not the command's.
+// Exit statuses of spawn itself.
 const (
 	exitFailed    = 125
 	exitCannotRun = 126
@@ -39,7 +39,7 @@ func main() {
 	os.Exit(status)
 }
 
-// spawn runs a command and returns the exit status that tells of it.
+// spawn runs a command and returns the exit status for main.
 func spawn(argv []string) (int, error) {
 	if len(argv) == 0 {
 		return exitFailed, errors.New("no command; usage: spawn CMD [ARG...]")
@@ -51,7 +51,7 @@ func spawn(argv []string) (int, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return exitNotFound, err
 	case errors.Is(err, exec.ErrDot):
-		return exitCannotRun, fmt.Errorf("%w; to mean that one, write ./%s", err, argv[0])
+		return exitCannotRun, fmt.Errorf("%w; to run the file in this directory, write ./%s", err, argv[0])
 	case errors.Is(err, fs.ErrPermission):
 		return exitCannotRun, fmt.Errorf("%w; to make it executable: chmod +x", err)
 	case err != nil:
@@ -66,7 +66,7 @@ func spawn(argv []string) (int, error) {
 
 	pid, execErrno, err := start(useClone4, path, argv, os.Environ())
 	if err != nil {
-		return exitFailed, fmt.Errorf("making a child for %s: %w%s", path, err, hint(err))
+		return exitFailed, fmt.Errorf("creating a child for %s: %w%s", path, err, hint(err))
 	}
 	status, err := wait(pid)
 	switch {
@@ -81,8 +81,8 @@ func spawn(argv []string) (int, error) {
 	}
 }
 
-// hint says what an error of clone4 or execve mostly means, where its name does
-// not.
+// hint returns the usual cause of an error of clone4 or execve, if its name does not
+// tell.
 func hint(err error) string {
 	switch err {
 	case unix.EAGAIN:
@@ -96,7 +96,7 @@ func hint(err error) string {
 	}
 }
 
-// wait waits for a child's end.
+// wait waits until a child exits.
 func wait(pid int) (unix.WaitStatus, error) {
 	for {
 		var status unix.WaitStatus
@@ -108,10 +108,10 @@ func wait(pid int) (unix.WaitStatus, error) {
 
 // haveClone4 returns whether the kernel has clone4.
 //
-// Just trying it is no test: released kernels gave its number to userfaultfd(2),
-// which can succeed with clone4's arguments. This call can't, here or there.
-// clone4 looks at the args before the flags, and says EFAULT; userfaultfd takes
-// flags only, has none of these, and never says EFAULT.
+// Released kernels gave clone4's number to userfaultfd(2), which can succeed with the
+// arguments of a normal call. The arguments here are invalid for both calls. clone4
+// reads the struct before it checks the flags, so it returns EFAULT. userfaultfd has
+// only flags, which are invalid here, and never returns EFAULT.
 func haveClone4() bool {
 	const bad = ^uintptr(0)
 	_, _, errno := unix.RawSyscall6(linux.SYS_CLONE4, bad, bad, 8, bad, 0, 0)
@@ -125,8 +125,8 @@ func start(useClone4 bool, path string, argv, env []string) (pid int, execErrno 
 	if !useClone4 {
 		return vfork.Start(unix.SYS_CLONE, [6]uintptr{uintptr(flags)}, path, argv, env)
 	}
-	// The args are all 0, so their size could be, too. A stack is not needed: the
-	// child does not use the one it shares.
+	// All fields are 0, so the size could be 0 too. The child needs no stack of its
+	// own, because it does not use the parent's.
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	args := vfork.Addr(&pin, new(linux.Clone4Args))

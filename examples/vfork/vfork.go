@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vfork starts programs in children that share the memory of their parent until
-// then, by any system call that creates such a child.
+// Package vfork starts programs in children that share the memory of their parent until they
+// execute the program. It can use any system call that creates such a child.
 package vfork
 
 import (
@@ -14,18 +14,18 @@ import (
 // exitNotFound is the exit status of a child that could not execute its program.
 const exitNotFound = 127
 
-// Flags are those that the creating call must have. CLONE_VM: no memory is copied,
-// however much there is. CLONE_VFORK: the calling thread sleeps until the child has
-// executed the program or has exited.
+// Flags are the flags that the call must have. With CLONE_VM, the kernel copies no memory,
+// however much the parent has. With CLONE_VFORK, the calling thread sleeps until the child
+// has executed the program or has exited.
 const Flags = unix.CLONE_VM | unix.CLONE_VFORK
 
-// call is a system call to be made by vfork.
+// call is a system call for vfork to make.
 type call struct {
 	trap uintptr
 	args [6]uintptr
 
-	// result is what the child got: -errno for an error, as it shares this
-	// memory. It stays 0 if the child did not come back from the call.
+	// result is the result of the child's call, or -errno. The parent sees it
+	// because the child shares this memory. It stays 0 if the call does not return.
 	result uintptr
 }
 
@@ -33,17 +33,17 @@ type call struct {
 // CLONE_VFORK, and returns its result in the parent. The child makes the other
 // calls, one after the other, and never returns: the last must exit.
 //
-// There is no other way for a child that shares its parent's memory. It is on
-// the parent's stack and has its thread pointer, but Go's scheduler and garbage
-// collector know nothing of it. In assembly it needs none of these.
+// Go code cannot run in a child that shares its parent's memory. The child has the stack and
+// the thread pointer of the parent, and Go's scheduler and garbage collector do not know the
+// child. The assembly code of vfork uses none of these.
 func vfork(calls *call) uintptr
 
 // Start starts a program in a child and returns the child's ID. The child is created by a
 // system call with the flags Flags, given by its number and arguments. If execErrno is
 // set, the child could not execute the program, and has exited.
 //
-// Unlike os/exec, Start does not lower the soft RLIMIT_NOFILE again, which package os
-// raises as a program starts.
+// Package os raises the soft RLIMIT_NOFILE of a Go program. Unlike os/exec, Start does not
+// lower the limit again for the child.
 func Start(trap uintptr, args [6]uintptr, path string, argv, env []string) (pid int, execErrno unix.Errno, err error) {
 	pathp, err := unix.BytePtrFromString(path)
 	if err != nil {
@@ -60,13 +60,13 @@ func Start(trap uintptr, args [6]uintptr, path string, argv, env []string) (pid 
 	var pin runtime.Pinner
 	defer pin.Unpin()
 
-	// Others keep ForkLock while a file descriptor of theirs may still be
-	// inherited by mistake.
+	// Other code holds ForkLock while it has descriptors that are not close-on-exec
+	// yet, and that a child must not inherit.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
 
-	// A signal must not run a handler of Go's in the child. So all are blocked
-	// until the child has no handlers left. The mask is this thread's.
+	// No signal handler of the Go runtime may run in the child. So all signals are
+	// blocked in this thread, and the child unblocks them once it has no handlers left.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var all, mask unix.Sigset_t

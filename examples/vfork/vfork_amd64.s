@@ -3,8 +3,8 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// SYSTEM_CALL makes the call at R12. The kernel keeps all registers but RAX, RCX
-// and R11, also in the child that a call makes.
+// SYSTEM_CALL makes the call at R12. The kernel preserves all registers but RAX, RCX
+// and R11, also in the child that a call creates.
 #define SYSTEM_CALL \
 	MOVQ (call_args+0)(R12), DI \
 	MOVQ (call_args+8)(R12), SI \
@@ -24,7 +24,7 @@ TEXT ·vfork(SB), NOSPLIT, $0-16
 	MOVQ  AX, ret+8(FP)
 	RET
 
-child: // must not touch the stack: it is the parent's.
+child: // must not use the stack, which is the parent's
 	ADDQ $call__size, R12
 	SYSTEM_CALL
 	MOVQ AX, call_result(R12)

@@ -3,8 +3,8 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// SYSTEM_CALL makes the call at R19. The kernel keeps all registers but R0, also
-// in the child that a call makes.
+// SYSTEM_CALL makes the call at R19. The kernel preserves all registers but R0, also
+// in the child that a call creates.
 #define SYSTEM_CALL \
 	MOVD (call_args+0)(R19), R0 \
 	MOVD (call_args+8)(R19), R1 \
@@ -23,7 +23,7 @@ TEXT ·vfork(SB), NOSPLIT|NOFRAME, $0-16
 	MOVD R0, ret+8(FP)
 	RET
 
-child: // must not touch the stack: it is the parent's.
+child: // must not use the stack, which is the parent's
 	ADD  $call__size, R19
 	SYSTEM_CALL
 	MOVD R0, call_result(R19)

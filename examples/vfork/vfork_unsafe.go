@@ -19,16 +19,16 @@ type sigaction struct {
 	_       [3]uintptr
 }
 
-// handled returns whether a signal has a handler. A child keeps it, unless it
-// executes a program; what is ignored stays so even then.
+// handled returns whether a signal has a handler. A child keeps its parent's handlers until
+// it executes a program.
 func handled(sig uintptr) bool {
 	var old sigaction
 	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&old)), sigsetSize, 0, 0)
 	return errno == 0 && old.handler > 1
 }
 
-// Addr returns the address of *v as a number, and keeps *v alive and in place
-// until it is unpinned: Go does not see that a number is an address.
+// Addr returns the address of *v as a number. It pins *v, because the garbage collector does
+// not see that the number is an address.
 func Addr[T any](pin *runtime.Pinner, v *T) uintptr {
 	pin.Pin(v)
 	return uintptr(unsafe.Pointer(v))

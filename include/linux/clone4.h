@@ -4,13 +4,13 @@
  * clone4 for C and C++: clone(2) with 64 flag bits, and with its other
  * arguments in a struct that can grow.
  *
- *	clone4_available()	does this kernel have it?
+ *	clone4_available()	does this kernel have clone4?
  *	clone4()		like fork: the child has a copy of the memory
- *	clone4_call()		the child runs a function on a stack of its own
- *	clone4_fd_available()	does it have CLONE_FD and CLONE_AUTOREAP?
+ *	clone4_call()		the child runs a function on its own stack
+ *	clone4_fd_available()	does this kernel have CLONE_FD and CLONE_AUTOREAP?
  *
- * Only x86-64, x32, i386 and arm64 have the call. Elsewhere this header defines
- * neither SYS_clone4 nor the functions: test for it with #ifdef SYS_clone4.
+ * Only x86-64, x32, i386 and arm64 have the call. On other architectures this
+ * header defines neither SYS_clone4 nor the functions: use #ifdef SYS_clone4.
  */
 #ifndef _LINUX_CLONE4_H
 #define _LINUX_CLONE4_H
@@ -34,10 +34,10 @@
 #endif
 
 /*
- * Flags that clone(2) ignores or has given a newer meaning since, and that
- * clone4 refuses with EINVAL. The others are those of <linux/sched.h>, and of
+ * clone4 refuses these flags with EINVAL. clone(2) ignores them, or gives their
+ * bits another meaning today. All other flags are in <linux/sched.h>, and in
  * <sched.h> with _GNU_SOURCE. The lowest 8 bits of the flags are the signal
- * that the parent gets when the child ends.
+ * that the parent gets when the child exits.
  */
 #ifndef CLONE_PID
 #define CLONE_PID 0x00001000
@@ -50,22 +50,23 @@
 #endif
 
 /*
- * Set what you do not use to 0. These are the kernel's words on each ABI:
- * 8 bytes, on x32 and i386 4 bytes.
+ * Set unused fields to 0. A field has the size of a word of the ABI: 4 bytes on
+ * x32 and i386, 8 bytes on the others.
  */
 struct clone4_args {
 	pid_t *ptid;		   /* CLONE_PARENT_SETTID writes the child's ID here */
-	pid_t *ctid;		   /* for CLONE_CHILD_SETTID and _CLEARTID, in the child */
-	unsigned long stack_start; /* the child's stack POINTER, so the stack's highest
-				      address: clone3 wants the lowest. 0: the parent's */
+	pid_t *ctid;		   /* CLONE_CHILD_SETTID and _CLEARTID, in the child */
+	unsigned long stack_start; /* the child's stack POINTER: the highest address of
+				      the stack, not the lowest as for clone3.
+				      0 is the parent's stack pointer */
 	unsigned long stack_size;  /* accepted, not used */
 	unsigned long tls;	   /* for CLONE_SETTLS */
 };
 
 /*
- * What later patches added: a descriptor from which the child's end is read, and a
- * child that reaps itself. The bits are those of CLONE_DETACHED and CLONE_PID. Only
- * where clone4_fd_available() says so; elsewhere, EINVAL.
+ * CLONE_FD gives the caller a descriptor from which the child's exit can be read.
+ * CLONE_AUTOREAP makes the child reap itself. The flags have the bits of
+ * CLONE_DETACHED and CLONE_PID, and are EINVAL unless clone4_fd_available().
  */
 #ifndef CLONE_AUTOREAP
 #define CLONE_AUTOREAP 0x00001000
@@ -74,12 +75,12 @@ struct clone4_args {
 #define CLONE_FD 0x00400000
 #endif
 
-/* For clonefd_flags; the first two can be O_CLOEXEC and O_NONBLOCK as well. */
+/* For clonefd_flags. O_CLOEXEC and O_NONBLOCK may replace the first two. */
 #define CLONEFD_CLOEXEC 1
 #define CLONEFD_NONBLOCK 2
-#define CLONEFD_KILL_ON_CLOSE 4 /* SIGKILL with the last reference */
+#define CLONEFD_KILL_ON_CLOSE 4 /* closing the last reference kills the child */
 
-/* For ioctl: the child's ID in the caller's PID namespace, 0 once it is reaped. */
+/* For ioctl: the child's ID in the caller's PID namespace, or 0 once reaped. */
 #define CLONEFD_IOC_GETTID 0x4301 /* _IO('C', 1) */
 #define CLONEFD_IOC_GETPID 0x4302 /* _IO('C', 2) */
 
@@ -90,7 +91,7 @@ struct clone4_fd_args {
 	uint32_t clonefd_flags;
 };
 
-/* What is read from the descriptor, once, when the child has ended. */
+/* A read from the descriptor returns this, once, after the child has exited. */
 struct clonefd_info {
 	int32_t code;	/* CLD_EXITED, CLD_KILLED or CLD_DUMPED, of <signal.h> */
 	int32_t status; /* exit status or signal */
@@ -104,7 +105,7 @@ struct clonefd_info {
 #define SYS_clone4 __NR_clone4
 #endif
 
-/* For who unwinds the child's stack, a debugger or an exception: it ends here. */
+/* Tells debuggers and exceptions that unwind the child's stack that it ends here. */
 #ifdef __GCC_HAVE_DWARF2_CFI_ASM
 #define __CLONE4_CHILD(pc, sp)				\
 	".cfi_remember_state\n\t"			\
@@ -117,15 +118,17 @@ struct clonefd_info {
 #endif
 
 /*
- * The system call; it returns -errno for an error. With fn, the child calls it
- * and exits. All that the child needs for this is in registers, which the kernel
- * keeps: its stack is empty, and the parent's may be gone before the child runs.
+ * __clone4 - make the system call, and return its result or -errno
+ *
+ * If fn is not NULL, the child calls fn(arg) and exits. The child finds fn and arg
+ * in registers, which the kernel preserves. It cannot find them in memory: its own
+ * stack is empty, and the parent's may be gone before the child runs.
  */
 static __inline__ long __clone4(uint64_t flags, struct clone4_args *args,
 				size_t args_size, int (*fn)(void *), void *arg)
 {
 #if defined(__x86_64__)
-	/* On x32 the kernel takes all 64 bits of a pointer as well. */
+	/* On x32, too, the kernel takes all 64 bits of a pointer. */
 	register uint64_t r10 __asm__("r10") = (uintptr_t)args;
 	register uint64_t r8 __asm__("r8") = (uintptr_t)arg;
 	register uint64_t r9 __asm__("r9") = (uintptr_t)fn;
@@ -154,7 +157,7 @@ static __inline__ long __clone4(uint64_t flags, struct clone4_args *args,
 		: "rcx", "r11", "cc", "memory");
 	return ret;
 #elif defined(__i386__)
-	/* No register is left for arg but ebp, which the compiler may need. */
+	/* Only ebp is left for arg, and the compiler may need ebp. */
 	const void *call[2];
 	const void **edi = call;
 	long ret;
@@ -222,13 +225,13 @@ static __inline__ long __clone4(uint64_t flags, struct clone4_args *args,
 /*
  * clone4_available - does this kernel have clone4?
  *
- * Returns 1 or 0, and leaves errno alone. Ask before the first clone4: released
- * kernels gave the numbers to userfaultfd(2), preadv2(2) and socket(2), which
- * may well succeed with clone4's arguments.
+ * Returns 1 or 0, and does not change errno. Call it before the first clone4:
+ * released kernels gave the numbers to userfaultfd(2), preadv2(2) and socket(2),
+ * which may succeed with clone4's arguments.
  *
- * This call cannot succeed, here or there. clone4 looks at the args before the
- * flags, so it says EFAULT; the others look at the first argument, which is wrong
- * for each, and say anything but EFAULT.
+ * The arguments of this probe are invalid for all four calls. clone4 reads the
+ * struct before it checks the flags, so it returns EFAULT. The other calls check
+ * their first argument first, and return another error.
  */
 static __inline__ int clone4_available(void)
 {
@@ -237,9 +240,9 @@ static __inline__ int clone4_available(void)
 }
 
 /*
- * clone4_fd_available - does it have CLONE_FD and CLONE_AUTOREAP?
+ * clone4_fd_available - does this kernel have CLONE_FD and CLONE_AUTOREAP?
  *
- * As clone4_available(): a kernel without them says EINVAL to the larger struct.
+ * Works as clone4_available() does: without the flags, the larger struct is EINVAL.
  */
 static __inline__ int clone4_fd_available(void)
 {
@@ -248,14 +251,14 @@ static __inline__ int clone4_fd_available(void)
 }
 
 /*
- * clone4 - make a child that goes on from here with a copy of the memory
+ * clone4 - create a child that continues from here, with a copy of the memory
  *
- * Returns the child's ID in the parent and 0 in the child; -1 with errno set if
- * there is no child. args may be NULL if args_size is 0.
+ * Returns the child's ID in the parent and 0 in the child, or -1 with errno set if
+ * no child was created. args may be NULL if args_size is 0.
  *
- * Not with CLONE_VM, not even with CLONE_VFORK, and not with a stack_start: the
- * child would return into frames that the parent uses, or that are not on its
- * stack. That is what clone4_call is for.
+ * Do not use it with CLONE_VM, even with CLONE_VFORK, or with a stack_start. The
+ * child would return into frames that the parent still uses, or that are not on
+ * the child's stack. Use clone4_call instead.
  */
 static __inline__ pid_t clone4(uint64_t flags, struct clone4_args *args,
 			       size_t args_size)
@@ -270,18 +273,19 @@ static __inline__ pid_t clone4(uint64_t flags, struct clone4_args *args,
 }
 
 /*
- * clone4_call - make a child that calls fn(arg) on its own stack
+ * clone4_call - create a child that calls fn(arg) on its own stack
  *
- * Returns the child's ID; -1 with errno set if there is no child. What fn returns
- * is the exit status of the child: of this thread alone, with CLONE_THREAD.
+ * Returns the child's ID, or -1 with errno set if no child was created. The return
+ * value of fn is the exit status of the child. With CLONE_THREAD, only the new
+ * thread exits.
  *
- * args->stack_start is needed, also for CLONE_VM|CLONE_VFORK: EINVAL without it.
- * It is aligned down to 16 bytes. With CLONE_VM the stack must stay until the
- * child has ended.
+ * args->stack_start is required, even for CLONE_VM|CLONE_VFORK: without it the call
+ * fails with EINVAL. It is aligned down to 16 bytes. With CLONE_VM, keep the stack
+ * until the child has exited.
  *
- * With CLONE_VM and without CLONE_SETTLS the child has the parent's errno and
- * other thread-local variables. Unless the parent waits (CLONE_VFORK), keep fn
- * from calling the C library.
+ * With CLONE_VM and without CLONE_SETTLS, the child shares errno and other
+ * thread-local variables with the parent. Unless the parent waits (CLONE_VFORK),
+ * fn must not call the C library.
  */
 static __inline__ pid_t clone4_call(uint64_t flags, struct clone4_args *args,
 				    size_t args_size, int (*fn)(void *),

@@ -20,8 +20,8 @@
 
 // func invoke(op *Op)
 //
-// The current operation is in R12; R15 is 0 in the caller and 1 in a child. The
-// kernel keeps both over a system call. In a child nothing may touch the stack.
+// The current operation is in R12. R15 is 0 in the caller and 1 in a child. The
+// kernel preserves both registers in a system call. A child must not use the stack.
 TEXT ·invoke(SB), NOSPLIT, $0-8
 	MOVQ op+0(FP), R12
 	XORQ R15, R15

@@ -18,8 +18,8 @@
 
 // func invoke(op *Op)
 //
-// The current operation is in R19; R21 is 0 in the caller and 1 in a child. The
-// kernel keeps both over a system call. In a child nothing may touch the stack.
+// The current operation is in R19. R21 is 0 in the caller and 1 in a child. The
+// kernel preserves both registers in a system call. A child must not use the stack.
 TEXT ·invoke(SB), NOSPLIT|NOFRAME, $0-8
 	MOVD op+0(FP), R19
 	MOVD ZR, R21

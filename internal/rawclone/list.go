@@ -10,10 +10,10 @@ import (
 )
 
 // List is a list of operations that one task executes from the first to the last. A
-// list is written before the task is created, and its results are read afterwards:
-// every method that appends returns the operation, whose Ret is the result.
+// caller writes the list before it creates the task, and reads the results afterwards:
+// methods that append return the operation, whose Ret becomes the result.
 //
-// The last operation must not come back: an exit, usually.
+// The last operation must not return: usually it is an exit.
 type List struct {
 	p     *Program
 	ops   []Op
@@ -52,13 +52,13 @@ func (l *List) Append(o Op) *Op {
 	return next
 }
 
-// Sys appends what the function Sys returns.
+// Sys appends a system call; see the function Sys.
 func (l *List) Sys(nr uintptr, args ...any) *Op {
 	return l.Append(Sys(nr, args...))
 }
 
-// Clone appends a call of clone(2) that has flags only. The child continues in child;
-// a nil child continues in this list, as the caller does.
+// Clone appends a call of clone(2) with flags and no other argument. The child continues
+// in child, or in this list if child is nil.
 func (l *List) Clone(flags uint64, child *List) *Op {
 	return l.Append(Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(flags)}, Child: child.First()})
 }
@@ -69,14 +69,14 @@ func (l *List) Wait(pid any, options int) (*Op, *uintptr) {
 	return l.Sys(unix.SYS_WAIT4, pid, status, options), status
 }
 
-// FutexWait appends a wait until the low 32 bits of a word are no longer value, or for a
-// struct timespec at timeout: 0 is without end.
+// FutexWait appends a wait until the low 32 bits of a word differ from value. timeout is a
+// struct timespec, or 0 for no limit.
 func (l *List) FutexWait(word *uintptr, value, timeout any) *Op {
 	const futexWait = 0
 	return l.Sys(unix.SYS_FUTEX, word, futexWait, value, timeout)
 }
 
-// FutexWake appends an end of up to n waits for a word.
+// FutexWake appends a call that wakes up to n tasks that wait for a word.
 func (l *List) FutexWake(word *uintptr, n int) *Op {
 	const futexWake = 1
 	return l.Sys(unix.SYS_FUTEX, word, futexWake, n)
@@ -88,8 +88,8 @@ func (l *List) Exit(status any) *Op { return l.Sys(unix.SYS_EXIT_GROUP, status) 
 // ExitTask appends the exit of the task alone.
 func (l *List) ExitTask(status any) *Op { return l.Sys(unix.SYS_EXIT, status) }
 
-// Start creates a child of the Go program that executes the list, by clone(2) with
-// flags. One list may be started any number of times, one after the other.
+// Start creates a child of the Go program by clone(2) with flags. The child executes the
+// list. A list may be started again once its child has exited.
 func (l *List) Start(flags uint64) (pid int, errno syscall.Errno) {
 	if l.start == nil {
 		l.start = &l.p.ops(1)[0]

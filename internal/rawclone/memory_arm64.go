@@ -2,5 +2,5 @@
 
 package rawclone
 
-// LowMemory is a flag for mmap where there are ABIs with 32-bit words: not here.
+// LowMemory is 0: no ABI of arm64 has 32-bit words.
 const LowMemory = 0

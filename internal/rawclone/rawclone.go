@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rawclone makes children by raw system calls, and runs lists of system
+// Package rawclone creates children by raw system calls, and runs lists of system
 // calls in them.
 //
-// A Go program cannot call clone(2) and go on: the child has one thread, on a
-// stack that Go knows nothing of, and may share memory with a parent that runs.
-// So a child here never returns to Go. It executes a list of operations, each a
-// system call or a memory access, in a loop written in assembly that needs no
-// stack, no thread pointer and no signal handler. Results are stored in the
-// operations themselves; a Program lives in shared memory, so the parent sees
-// them also where the child has a copy of the rest.
+// A child of clone(2) cannot go on in Go code: it has one thread, on a stack that
+// the Go runtime does not know, and may share memory with its running parent. So a
+// child here never returns to Go. It executes a list of operations, each a system
+// call or a memory access. The loop is written in assembly, and needs no stack, no
+// thread pointer and no signal handler. Operations store their own results. They are
+// in a Program, which is shared memory, so the parent sees the results even if the
+// child has a copy of all other memory.
 package rawclone
 
 import (
@@ -17,7 +17,7 @@ import (
 	"syscall"
 )
 
-// Op is one operation of a child, or the call by which a parent makes one.
+// Op is one operation: of a child, or the call by which a parent creates a child.
 type Op struct {
 	// Trap is the number of a system call, or one of the Trap constants.
 	Trap uintptr
@@ -29,19 +29,19 @@ type Op struct {
 	// argument: usually the Ret of an earlier operation.
 	Deref uintptr
 
-	// Entry is how the kernel is entered: Syscall or Int80.
+	// Entry is the instruction that enters the kernel: Syscall or Int80.
 	Entry uintptr
 
-	// Child, if not nil, is where the child goes on if this call returns 0.
-	// The caller gets the call's result in Ret, as for any other operation; the
-	// child does not touch Ret.
+	// Child, if not nil, is the next operation of the child, in which this call
+	// returns 0. The caller gets the result in Ret, as for any other operation. The
+	// child does not write Ret.
 	Child *Op
 
-	// Ret is the result: what a system call left in the result register.
+	// Ret is the result: the value of the result register after a system call.
 	Ret uintptr
 }
 
-// Values of Op.Trap that are no system calls.
+// Values of Op.Trap for operations that are not system calls.
 const (
 	// TrapStore stores Args[1] in the word at Args[0].
 	TrapStore = ^uintptr(0) - iota
@@ -52,12 +52,12 @@ const (
 	// TrapSP puts the stack pointer into Ret.
 	TrapSP
 
-	// TrapTLS puts the thread pointer into Ret: TPIDR_EL0. On amd64 ask
-	// arch_prctl(ARCH_GET_FS).
+	// TrapTLS puts the thread pointer, TPIDR_EL0, into Ret. arm64 only: on amd64,
+	// use arch_prctl(ARCH_GET_FS).
 	TrapTLS
 
-	// TrapJump jumps to the machine code at Args[0] and does not come back.
-	// Arguments are in the registers of a system call: the first in RDI. amd64
+	// TrapJump jumps to the machine code at Args[0] and does not return. The
+	// arguments are in the registers of a system call, the first in RDI. amd64
 	// only.
 	TrapJump
 )
@@ -67,14 +67,14 @@ const (
 	// Syscall is the instruction SYSCALL on amd64, SVC on arm64.
 	Syscall = iota
 
-	// Int80 is INT $0x80, amd64 only. It takes the low 32 bits of the first
-	// four arguments, in EBX, ECX, EDX and ESI.
+	// Int80 is INT $0x80. It takes the low 32 bits of the first four arguments, in
+	// EBX, ECX, EDX and ESI. amd64 only.
 	Int80
 )
 
-// Sys returns a system call, or another operation that has a number. An argument is
-// a number, a pointer to a word or memory that does not move (the address is passed), or
-// the *Op whose result is to be passed.
+// Sys returns a system call, or an operation of a Trap constant. An argument is a number,
+// a pointer to a word, a buffer, or an *Op. Sys passes the address of a word or a buffer,
+// which must not move, and the result of an *Op.
 func Sys(nr uintptr, args ...any) Op {
 	o := Op{Trap: nr}
 	for i, arg := range args {

@@ -2,10 +2,10 @@
 
 package rawclone
 
-// The conversions here are sound because every pointer that is kept as a number
-// points into a Program, which is mapped outside of Go's heap, page-aligned, and
-// unmapped by Free alone: nothing moves it. Op has no Go pointer in it that the
-// garbage collector would have to see, as Child points into a Program too.
+// The conversions here are sound: every pointer that is kept as a number points into a
+// Program. A Program is mapped outside of Go's heap and page-aligned, and only Free unmaps
+// it, so it does not move. The garbage collector need not see the pointers in an Op,
+// because Child points into a Program too.
 
 import (
 	"fmt"
@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program is a piece of shared memory for operations and for words that parent
-// and child both see.
+// Program is a piece of shared memory for the operations and words of a parent and
+// its children.
 type Program struct {
 	all []byte
-	mem []byte // the rest of it that is free
+	mem []byte // the free rest of all
 }
 
-// NewProgram returns a Program with room for some dozens of operations.
+// NewProgram returns a Program of 128 kB.
 func NewProgram() *Program {
 	mem, err := Map(-1, 128<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -32,15 +32,15 @@ func NewProgram() *Program {
 	return &Program{mem, mem}
 }
 
-// Reset makes the memory free again, and 0. No child may still run in it, and no list,
-// word or buffer from before may be used.
+// Reset makes the memory free again, and fills it with zeros. No child may still run in
+// the program, and no list, word or buffer from before may be used again.
 func (p *Program) Reset() {
 	clear(p.all[:len(p.all)-len(p.mem)])
 	p.mem = p.all
 }
 
-// Free unmaps the memory in this process. Nothing that came from the program may be used
-// any more, and no child that shares the process's memory may still run in it.
+// Free unmaps the memory in this process. Nothing from the program may be used again, and
+// no child that shares the process's memory may still run in the program.
 func (p *Program) Free() {
 	if err := unix.Munmap(p.all); err != nil {
 		panic(fmt.Sprintf("rawclone: munmap: %v", err))
@@ -48,7 +48,7 @@ func (p *Program) Free() {
 	p.all, p.mem = nil, nil
 }
 
-// Buffer returns size bytes of shared memory, 0 at first, aligned to a word.
+// Buffer returns size zero bytes of shared memory, aligned to a word.
 func (p *Program) Buffer(size int) []byte {
 	taken := (size + 7) &^ 7
 	if taken > len(p.mem) {
@@ -66,8 +66,8 @@ func (p *Program) Path(name string) uintptr {
 	return AddrOf(buf)
 }
 
-// List puts ops into the program, one behind the other, and returns the first.
-// The last must not come back: an exit, usually, or an execve and an exit.
+// List puts ops into the program, one behind the other, and returns the first. The last
+// operation must not return: usually it is an exit.
 func (p *Program) List(ops ...Op) *Op {
 	list := p.ops(len(ops))
 	copy(list, ops)
@@ -84,25 +84,23 @@ func At(first *Op, i int) *Op {
 	return (*Op)(unsafe.Add(unsafe.Pointer(first), uintptr(i)*unsafe.Sizeof(*first)))
 }
 
-// Word returns a word in shared memory, 0 at first.
+// Word returns a zero word in shared memory.
 func (p *Program) Word() *uintptr {
 	return WordOf(p.Buffer(int(unsafe.Sizeof(uintptr(0)))))
 }
 
-// WordAt returns word i of the words that start at first. Those that Word returns
-// follow each other.
+// WordAt returns word i of the words that start at first. Words from consecutive calls of
+// Word follow each other.
 func WordAt(first *uintptr, i int) *uintptr {
 	return (*uintptr)(unsafe.Add(unsafe.Pointer(first), uintptr(i)*unsafe.Sizeof(*first)))
 }
 
-// Addr returns the address of a word or operation that does not move: one in a
-// Program.
+// Addr returns the address of a word or operation in a Program.
 func Addr[T any](v *T) uintptr {
 	return uintptr(unsafe.Pointer(v))
 }
 
-// AddrOf returns the address of memory that does not move: a buffer of a Program, or
-// what Map returned.
+// AddrOf returns the address of a buffer of a Program, or of memory that Map returned.
 func AddrOf(mem []byte) uintptr {
 	return uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
 }
@@ -112,8 +110,8 @@ func WordOf(mem []byte) *uintptr {
 	return (*uintptr)(unsafe.Pointer(unsafe.SliceData(mem)))
 }
 
-// Map maps size bytes of a file, or of no file if fd is -1, at an address that fits into
-// the words of every ABI. Errors are those of mmap(2).
+// Map maps size bytes of a file, or anonymous memory if fd is -1, at an address that fits
+// into the words of every ABI. Errors are those of mmap(2).
 func Map(fd, size, prot, flags int) ([]byte, error) {
 	if fd < 0 {
 		flags |= unix.MAP_ANON
@@ -121,9 +119,9 @@ func Map(fd, size, prot, flags int) ([]byte, error) {
 	return unix.Mmap(fd, 0, size, prot, flags|LowMemory)
 }
 
-// Do executes op in this thread, with all signals blocked, and returns its
-// result: no signal handler of the Go runtime may run in a child, which begins
-// with the caller's signal mask. op and its lists must be in a Program.
+// Do executes op in this thread and returns its result. op and its lists must be in a
+// Program. All signals are blocked meanwhile. A child inherits the signal mask, so no
+// signal handler of the Go runtime runs in a child.
 func Do(op *Op) (uintptr, syscall.Errno) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -138,8 +136,8 @@ func Do(op *Op) (uintptr, syscall.Errno) {
 	return op.Ret, 0
 }
 
-// sigprocmask sets the thread's signal mask. It is a raw system call: the Go
-// scheduler must not take the thread away in between.
+// sigprocmask sets the thread's signal mask. The call is a raw one, so the Go scheduler
+// does not interfere between it and the next call.
 func sigprocmask(set, old *uint64) {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), unsafe.Sizeof(*set), 0, 0)
 	if errno != 0 {
@@ -147,7 +145,7 @@ func sigprocmask(set, old *uint64) {
 	}
 }
 
-// invoke executes op, which may make a child that never comes back here.
+// invoke executes op. A child that op creates never returns from invoke.
 //
 //go:noescape
 func invoke(op *Op)

@@ -11,9 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// Offsets of two fields that gVisor does not export, as the compiler of this binary
-// has them. They are set even if CloneWithFD is never called: children restored from a
-// checkpoint can be of CloneWithFD, and only the same binary restores them.
+// Offsets of two unexported gVisor fields, computed by reflection. They are set even if
+// CloneWithFD is never called, because a checkpoint can restore children of CloneWithFD.
 var (
 	leaderOffset, errLeader                   = offsetOf[*kernel.Task](reflect.TypeFor[kernel.ThreadGroup](), "leader")
 	exitParentAckedOffset, errExitParentAcked = offsetOf[bool](reflect.TypeFor[kernel.Task](), "exitParentAcked")
@@ -31,12 +30,12 @@ func offsetOf[T any](typ reflect.Type, name string) (uintptr, error) {
 	f, ok := typ.FieldByName(name)
 	want := reflect.TypeFor[T]()
 	if !ok || f.Type != want {
-		return 0, fmt.Errorf("CLONE_AUTOREAP needs the field %s of type %v in %v, and this gVisor has none: build with a gVisor version that does, or do without the level", name, want, typ)
+		return 0, fmt.Errorf("CLONE_AUTOREAP needs the field %s of type %v in %v, which this gVisor version lacks: build with a version that has it, or lower the level to on", name, want, typ)
 	}
 	var offset uintptr
 	for _, i := range f.Index {
 		if typ.Kind() != reflect.Struct {
-			return 0, fmt.Errorf("CLONE_AUTOREAP needs the field %s, and this gVisor has it behind a pointer (%v): build with a gVisor version that does not, or do without the level", name, typ)
+			return 0, fmt.Errorf("CLONE_AUTOREAP needs the field %s in its struct, and this gVisor version has it behind a pointer (%v): build with another version, or lower the level to on", name, typ)
 		}
 		offset += typ.Field(i).Offset
 		typ = typ.Field(i).Type
@@ -44,23 +43,22 @@ func offsetOf[T any](typ reflect.Type, name string) (uintptr, error) {
 	return offset, nil
 }
 
-// leaderLocked returns the leader of tg, as ThreadGroup.Leader does, which locks the
-// TaskSet mutex itself.
+// leaderLocked is ThreadGroup.Leader for callers that have locked the TaskSet mutex.
 //
-// It is sound because the offset is the one of a field of this type, and because the
-// TaskSet mutex protects the field.
+// The read is sound: offsetOf has checked the type of the field, and the TaskSet mutex
+// protects the field.
 //
 // Preconditions: the TaskSet mutex is locked.
 func leaderLocked(tg *kernel.ThreadGroup) *kernel.Task {
 	return *(**kernel.Task)(unsafe.Add(unsafe.Pointer(tg), leaderOffset))
 }
 
-// acknowledgeExitLocked makes the sentry take the exit of a thread group as
-// acknowledged by its parent, as the sentry does itself if the parent ignores SIGCHLD.
+// acknowledgeExitLocked marks the exit of a thread group as acknowledged by its parent.
+// gVisor does the same if the parent ignores SIGCHLD.
 //
-// It is sound because the offset is the one of a field of this type, and because the
-// TaskSet mutex protects the field. The sentry reads the field after it has notified
-// the parent, which is after it has notified pidfds.
+// The write is sound: offsetOf has checked the type of the field, and the TaskSet mutex
+// protects the field. The write is in time: exitNotifyLocked in gVisor's task_exit.go
+// notifies pidfds first, then the parent, and reads the field last.
 //
 // Preconditions: the TaskSet mutex is locked for writing. The group has only its
 // leader left, which is a zombie.

@@ -36,45 +36,44 @@ type child struct {
 	// queue.
 	autoreap bool
 
-	// exited is set once the child has exited, reaped once it is gone.
+	// exited is set once the child has exited, reaped once it has been reaped.
 	exited atomicbitops.Bool
 	reaped atomicbitops.Bool
 
-	// tasks has the entries of tasks that wait for exited in a system call,
-	// listeners has all others: see NotifyEvent.
+	// tasks has the entries of tasks that wait in a system call, such as read.
+	// listeners has all other entries. See NotifyEvent for why.
 	tasks     waiter.Queue
 	listeners waiter.Queue
 
-	// mu protects what follows.
+	// mu protects the fields below.
 	mu sync.Mutex `state:"nosave"`
 
-	// tg is the child; nil once it is gone and the rest is set.
+	// tg is the child. It becomes nil once the child has been reaped and the fields
+	// below are set.
 	tg *kernel.ThreadGroup
 
-	// status, utime and stime are what is left of the child. The times are in
-	// nanoseconds.
+	// status, utime and stime are the result of a child that has been reaped.
 	status gvisorlinux.WaitStatus
 	utime  time.Duration
 	stime  time.Duration
 }
 
-// watch has gVisor call NotifyEvent when the child exits. pidfd is a pidfd of the
+// watch makes gVisor call NotifyEvent when the child exits. pidfd is a pidfd of the
 // child.
 func (c *child) watch(pidfd *vfs.FileDescription) error {
 	c.entry.Init(c, childEvents)
 	return pidfd.EventRegister(&c.entry)
 }
 
-// NotifyEvent implements waiter.EventListener.NotifyEvent. It is called when the
-// child has exited, and again when it is gone.
+// NotifyEvent implements waiter.EventListener.NotifyEvent. gVisor calls it when the
+// child has exited, and again when the child has been reaped.
 //
-// Tasks that wait are notified at once, before the signal of the exit can interrupt
-// them. Their listener sends to a channel, without a lock.
+// NotifyEvent notifies waiting tasks at once, before the exit signal can interrupt them.
+// Their listeners send to a channel, without a lock.
 //
-// Other listeners are notified by a goroutine, without a lock: an epoll instance with
-// O_ASYNC notifies a fasync.FileAsync, which locks the TaskSet mutex. A checkpoint
-// waits for the goroutine (TaskSet.aioGoroutines in Kernel.Pause), so that no
-// notification is lost.
+// A goroutine without a lock notifies other listeners: an epoll instance with O_ASYNC
+// notifies a fasync.FileAsync, which locks the TaskSet mutex. A checkpoint waits for the
+// goroutine (TaskSet.aioGoroutines in Kernel.Pause), so that no notification is lost.
 //
 // Preconditions: the TaskSet mutex is locked for writing, as is the mutex of the
 // pidfds' queue for reading.
@@ -85,14 +84,15 @@ func (c *child) NotifyEvent(mask waiter.EventMask) {
 	if c.exited.Swap(true) {
 		return
 	}
-	// c.mu is not needed: tg stays until c is reaped.
+	// c.mu is not needed: tg stays until the child has been reaped.
 	leader := leaderLocked(c.tg)
 	if c.autoreap {
 		acknowledgeExitLocked(leader)
 	}
 	c.tasks.Notify(childEvents)
-	// Nobody holds the mutex of listeners and waits for the TaskSet mutex: they have
-	// not been notified yet. A listener that is registered from here on finds exited.
+	// IsEmpty locks the mutex of listeners. This cannot deadlock: only a notification
+	// holds that mutex and waits for the TaskSet mutex, and none has begun. A listener
+	// that is registered from here on finds exited set.
 	if !c.listeners.IsEmpty() {
 		leader.QueueAIO(func(context.Context) { c.listeners.Notify(childEvents) })
 	}
@@ -125,19 +125,19 @@ var listenerField, errListenerField = func() ([]int, error) {
 	typ, want := reflect.TypeFor[waiter.Entry](), reflect.TypeFor[waiter.EventListener]()
 	f, ok := typ.FieldByName("eventListener")
 	if !ok || f.Type != want {
-		return nil, fmt.Errorf("CLONE_FD needs the field eventListener of type %v in %v, and this gVisor has none: build with a gVisor version that does, or do without the level", want, typ)
+		return nil, fmt.Errorf("CLONE_FD needs the field eventListener of type %v in %v, which this gVisor version lacks: build with a version that has it, or lower the level to on", want, typ)
 	}
 	return f.Index, nil
 }()
 
-// TaskDestroyAction implements kernel.TaskDestroyAction. It lets go of the child:
-// a descriptor must not keep all that a task was. gVisor calls it without a lock.
+// TaskDestroyAction implements kernel.TaskDestroyAction. It drops the thread group, which
+// a descriptor would otherwise keep in memory. gVisor calls it without a lock.
 func (c *child) TaskDestroyAction(context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.reaped.Load() {
-		// The leader is gone, and the child is not: another thread has become
-		// the leader by execve.
+		// The destroyed task was the leader of a child that is still alive: another
+		// thread has become the leader by execve.
 		if c.tg.Leader().RegisterOnDestroyAction(c) {
 			return
 		}
@@ -146,7 +146,8 @@ func (c *child) TaskDestroyAction(context.Context) {
 	c.tg = nil
 }
 
-// discard makes c the child of a call that has failed: it has exited and is gone.
+// discard marks c as exited and reaped. A descriptor that escaped from a failed call
+// then reports end of file.
 //
 // Preconditions: c watches no child, and no gVisor lock is held.
 func (c *child) discard() {
@@ -158,7 +159,7 @@ func (c *child) discard() {
 	c.notify()
 }
 
-// threadGroup returns the child, or nil if it is gone.
+// threadGroup returns the child, or nil if the child has been reaped.
 func (c *child) threadGroup() *kernel.ThreadGroup {
 	c.mu.Lock()
 	defer c.mu.Unlock()

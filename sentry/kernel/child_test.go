@@ -38,8 +38,8 @@ func TestStateFields(t *testing.T) {
 	}
 }
 
-// TestOffsetOf checks that a gVisor with other fields is refused with an error that
-// names them.
+// TestOffsetOf checks the offset of a field, and that the error for a missing field names
+// the field, the type and the struct.
 func TestOffsetOf(t *testing.T) {
 	//lint:ignore U1000 reflection finds the fields
 	type inner struct{ a, b int32 }
@@ -204,9 +204,8 @@ func TestSinkFields(t *testing.T) {
 	}
 }
 
-// TestDiscard checks that a descriptor of a call that has failed keeps nothing of the
-// child: it is ready, those who wait for it are notified, and the thread group can be
-// collected.
+// TestDiscard checks that a descriptor of a failed call is ready, that its waiters are
+// notified, and that the descriptor does not keep the thread group in memory.
 func TestDiscard(t *testing.T) {
 	tg := new(kernel.ThreadGroup)
 	kept := weak.Make(tg)

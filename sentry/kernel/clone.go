@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kernel creates tasks with 64 flag bits, and gives them what CLONE_FD and
-// CLONE_AUTOREAP ask for: a descriptor, and an exit that nobody has to wait for. What a
-// call's registers and struct mean is for its handler; see sentry/syscalls/clone4.
+// Package kernel creates tasks with 64 flag bits. It implements CLONE_FD, which gives the
+// caller a descriptor of the child, and CLONE_AUTOREAP, which makes a child reap itself.
+// The handlers in sentry/syscalls/clone4 decode registers and structs.
 package kernel
 
 import (
@@ -13,16 +13,16 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// Clone makes a new task as clone4 does (_do_fork() in the patch) and returns
-// its ID in t's PID namespace. It hands over to kernel.Task.Clone and settles
-// first what that does as clone3(2) has it and clone4 does otherwise.
+// Clone creates a task as clone4 does (_do_fork() in the patch) and returns the
+// task's ID in t's PID namespace. kernel.Task.Clone follows clone3(2). Clone handles
+// the cases in which clone4 differs, and then calls Task.Clone.
 //
-// The errors are EINVAL for a flag outside extlinux.CLONE4_VALID_FLAGS or a
-// combination that makes no sense, EPERM for a namespace that t may not make or
-// a TLS that cannot be one, and EAGAIN or ENOMEM where a limit is reached.
+// The errors are EINVAL for a flag outside extlinux.CLONE4_VALID_FLAGS or an
+// invalid combination, EPERM for a namespace that t may not create or an invalid
+// TLS address, and EAGAIN or ENOMEM at a limit.
 //
-// The SyscallControl must reach the sentry: under a tracer, or with CLONE_VFORK,
-// t is already in a stop that the control belongs to.
+// The caller must return the SyscallControl to the sentry. Under a tracer, or with
+// CLONE_VFORK, t is already in a stop, and the control leads t on from the stop.
 //
 // Preconditions: as for kernel.Task.Clone, and t is the caller.
 func Clone(t *kernel.Task, flags uint64, args *extlinux.Clone4Args) (kernel.ThreadID, *kernel.SyscallControl, error) {
@@ -31,21 +31,21 @@ func Clone(t *kernel.Task, flags uint64, args *extlinux.Clone4Args) (kernel.Thre
 	}
 
 	if flags&extlinux.CLONE_NEWUSER != 0 || t.HasSelfCapability(gvisorlinux.CAP_SYS_ADMIN) {
-		// copy_namespaces() refuses a new IPC namespace beside shared SEM_UNDO
-		// values; Task.Clone does not. Before that, copy_creds() has made the
-		// user namespace, which a chrooted caller may not have: Task.Clone says so.
+		// Linux refuses a new IPC namespace with shared SEM_UNDO values in
+		// copy_namespaces(); Task.Clone accepts both. A chrooted caller gets EPERM
+		// for CLONE_NEWUSER before that (copy_creds()), also from Task.Clone.
 		const undoAcrossIPC = extlinux.CLONE_NEWIPC | extlinux.CLONE_SYSVSEM
 		if flags&undoAcrossIPC == undoAcrossIPC && (flags&extlinux.CLONE_NEWUSER == 0 || !t.IsChrooted()) {
 			return 0, nil, linuxerr.EINVAL
 		}
 	} else if flags&extlinux.CLONE_NEWNS != 0 {
-		// Task.Clone asks no privilege for a mount namespace, but for the
-		// others. Asking for one of those too makes it refuse this caller, with
-		// EPERM, after everything that is EINVAL.
+		// Linux requires privilege for a mount namespace; Task.Clone does not. For
+		// CLONE_NEWUTS, Task.Clone requires the same privilege, so adding that flag
+		// makes it return EPERM here. Its EINVAL checks still come first.
 		flags |= extlinux.CLONE_NEWUTS
 	}
 
-	// clone3(2) refuses a number that is no signal; clone4 makes it none.
+	// clone3(2) refuses an invalid exit signal. clone4 then sends no signal.
 	exitSignal := flags & extlinux.CSIGNAL
 	if !gvisorlinux.Signal(exitSignal).IsValid() {
 		exitSignal = 0

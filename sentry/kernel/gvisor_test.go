@@ -14,12 +14,12 @@ import (
 	"runsc-ext/abi/linux"
 )
 
-// The tests named TestGVisor* are of gVisor, not of this package: each protects
-// something that this package takes for granted and that gVisor does not promise.
-// See docs/upgrading.md for what to do when one fails.
+// The tests named TestGVisor* test gVisor, not this package. Each checks something that
+// this package relies on and that gVisor does not promise. See docs/upgrading.md for what
+// to do if one fails.
 
-// Clone fills what it knows of the arguments of Task.Clone, and leaves the rest 0.
-// A new field may need another value, and a field that is used in a new way may too.
+// TestGVisorCloneArgs checks that CloneArgs has no new field. Clone leaves fields that it does not
+// set 0, and a new field may need another value.
 func TestGVisorCloneArgs(t *testing.T) {
 	want := []string{"Flags", "Pidfd", "ChildTID", "ParentTID", "ExitSignal", "Stack", "StackSize", "TLS", "SetTID", "SetTIDSize", "Cgroup"}
 	var got []string
@@ -33,7 +33,7 @@ func TestGVisorCloneArgs(t *testing.T) {
 	}
 }
 
-// All flags of clone4 that are no error are flags of Task.Clone, by the same bits.
+// TestGVisorCloneFlags checks that Task.Clone supports every valid flag of clone4.
 func TestGVisorCloneFlags(t *testing.T) {
 	const flags = linux.CLONE4_VALID_FLAGS &^ linux.CSIGNAL
 	if missing := uint64(flags &^ kernel.SupportedCloneFlags); missing != 0 {
@@ -41,8 +41,8 @@ func TestGVisorCloneFlags(t *testing.T) {
 	}
 }
 
-// What Task.Clone refuses as an exit signal is what Signal.IsValid says, and 0 is no
-// signal.
+// TestGVisorSignals checks that the valid signals are 1 to 64. Task.Clone refuses any exit signal
+// but these and 0, so Clone passes 0 for an invalid one.
 func TestGVisorSignals(t *testing.T) {
 	for s := range 256 {
 		if got, want := gvisorlinux.Signal(s).IsValid(), 1 <= s && s <= 64; got != want {
@@ -51,8 +51,8 @@ func TestGVisorSignals(t *testing.T) {
 	}
 }
 
-// Handlers take the width of an argument from the accessor: Uint drops the upper
-// half, and Uint64 and Pointer keep it and its sign bit.
+// TestGVisorArguments checks that Uint drops the upper half of an argument, and that Uint64
+// and Pointer keep it. Handlers choose the width of an argument by the accessor.
 func TestGVisorArguments(t *testing.T) {
 	const value = 0xfedcba9887654321
 	a := arch.SyscallArgument{Value: value}
@@ -67,8 +67,9 @@ func TestGVisorArguments(t *testing.T) {
 	}
 }
 
-// Handlers copy into a scratch buffer of the task, and rely on its length: a longer
-// one would be copied in whole, a shorter one would lose fields.
+// TestGVisorScratchBuffer checks that a scratch buffer has the length that was asked for.
+// Handlers fill the whole buffer: a longer one would read beyond the struct, a shorter one
+// would lose fields.
 func TestGVisorScratchBuffer(t *testing.T) {
 	task := new(kernel.Task)
 	for _, size := range []int{2, 20, linux.SizeOfClone4Args, 1 << 12} {

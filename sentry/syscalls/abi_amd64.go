@@ -21,48 +21,48 @@ import (
 )
 
 // A call that gVisor's table lacks takes one of two ways. Both begin in
-// kernel.Task.executeSyscall, which asks before first.
+// kernel.Task.executeSyscall, which first calls abis.before.
 //
-//   - An untraced task whose call cannot stop it: before returns false, and gVisor
-//     calls missing, which makes the call. gVisor's Missing function cannot return a
-//     kernel.SyscallControl, which leads a stopped task on from its stop.
-//   - Any other call: before returns true and points ORIG_RAX to the slot, an entry
-//     of the table at a number that Linux does not have. gVisor begins an external
+//   - An untraced task whose call cannot stop it: abis.before returns false, and
+//     gVisor calls abis.missing, which makes the call. A Missing function cannot
+//     return a kernel.SyscallControl, so the call must not stop its task.
+//   - Any other call: abis.before returns true and points ORIG_RAX to the slot, an
+//     entry of the table at a number that Linux does not have. gVisor begins an external
 //     stop, ends the stop, and makes the call again from ORIG_RAX
-//     (runSyscallReinvoke). The slot's function can return a SyscallControl. An
-//     external stop costs tens of microseconds, so other calls do not pay for it.
+//     (runSyscallReinvoke). The slot's function can return a SyscallControl, which
+//     leads a stopped task on from its stop. Only these calls take this way, because
+//     an external stop costs tens of microseconds.
 //
 // # One decision
 //
-// before decides which call a task makes, and nothing decides again. The decision
-// depends on guest memory: on the instruction before the instruction pointer, which
-// another process can change at any time. So resolve reads the instruction once, and
-// before keeps the decision in RAX, where missing and the slot find it.
+// abis.before decides which call a task makes, and nothing decides again. The decision
+// depends on the instruction in front of the instruction pointer, which another process
+// can change at any time. So abis.resolve reads the instruction once, and abis.before
+// keeps the decision in RAX, where abis.missing and the slot find it.
 //
-// RAX is safe from before to the function that takes the decision. Only the task
+// RAX is safe from abis.before to the function that takes the decision. Only the task
 // itself and its tracer can write registers, and a tracer needs a ptrace stop
-// (kernel.Task.ptraceFreeze). A task that is on its way from before to missing does
-// not stop. A task in the external stop has executed nothing of its own, and begins
-// no ptrace stop before runSyscallReinvoke runs; if it is killed, it runs nothing. A
-// checkpoint saves RAX with the other registers.
+// (kernel.Task.ptraceFreeze). Between abis.before and abis.missing, the task does not
+// stop. In the external stop, the task executes no guest code, and begins no ptrace stop
+// until runSyscallReinvoke runs. A task that is killed there makes no call. A checkpoint
+// saves RAX with the other registers.
 //
-// RAX is not safe before that. A tracer may write a decision to RAX in a
-// syscall-entry stop. before overwrites the value. If the tracer writes the slot's
-// number to ORIG_RAX as well, the slot takes the decision: the tracer has chosen a
-// call that it could have chosen openly, and permitted asks the filters about the
-// call that is made.
+// RAX is not safe earlier. A tracer may write a forged decision to RAX in a
+// syscall-entry stop, and abis.before overwrites it. If the tracer also writes the slot's
+// number to ORIG_RAX, gVisor calls the slot directly, and the slot takes the
+// forged decision. The tracer gains nothing: it could have chosen the same call
+// openly, and permitted asks the filters about the call that is made.
 //
 // # A tracer may attach at any moment
 //
-// before chooses the way by the tracer that the task has then. If a tracer attaches
-// after that, the call still cannot begin a stop in missing: Call.WithoutStop has
-// changed the arguments so that Task.Clone reports no event (Task.ptraceClone, which
-// CLONE_UNTRACED silences) and traces no child. The effect is that of a call made
-// just before the tracer attached. If a tracer detaches, the slot makes the call all
-// the same, and the call begins no stop.
+// abis.before chooses the way by the tracer at that moment. If a tracer attaches later,
+// the call still cannot begin a stop in abis.missing: Call.WithoutStop has changed the
+// arguments so that Task.Clone reports no event (Task.ptraceClone, which CLONE_UNTRACED
+// silences) and traces no child. The effect is that of a call just before the tracer
+// attached. If a tracer detaches later, the slot still makes the call, without a stop.
 type abis struct {
-	// calls are the calls by their position in a decision. They are sorted, so that a
-	// restored task finds the call that it made.
+	// calls are indexed by the position in a decision. Their order is fixed, because a
+	// checkpoint can save a decision.
 	calls []abiCall
 
 	// stock is gVisor's own Missing function.
@@ -75,13 +75,13 @@ type abis struct {
 type abiCall struct {
 	Call
 
-	// rax is the lower half of ORIG_RAX by which a task makes the call.
+	// rax is the lower half of ORIG_RAX for the call.
 	rax uint32
 
-	// int80 is set if the call is made by INT $0x80, not by SYSCALL.
+	// int80 is set if the instruction is INT $0x80, and clear for SYSCALL.
 	int80 bool
 
-	// mark is what rax includes beside the number of an i386 call.
+	// mark is what the platform has added to the number of an i386 call in rax.
 	mark uint32
 
 	// amd64Number is the number of the amd64 call of the same name, or -1.
@@ -107,7 +107,7 @@ func newABIs(entries []Entry) *abis {
 		}
 		switch e.ABI {
 		case AMD64:
-			// gVisor has this call, but not if upper bits of RAX are set.
+			// gVisor's table has this call only without upper bits of RAX.
 		case X32:
 			c.rax |= extlinux.X32_SYSCALL_BIT
 		case I386:
@@ -161,11 +161,11 @@ func (x *abis) find(rax uint32, int80 bool, mark uint32) (int, bool) {
 // resolve returns the position of the call that t makes with sysno, which is all of
 // ORIG_RAX. It returns false if there is no such call.
 //
-// Numbers of the two instructions overlap. The platforms do not tell the instructions
-// apart in the same way, so the code does. A guest that changes its code meanwhile
-// gains nothing: it could have made either call.
+// Numbers of the two instructions overlap, and platforms differ in how they tell the
+// instructions apart. So resolve reads the instruction from the guest's code. A guest
+// that changes its code meanwhile gains nothing: it could have made either call.
 func (x *abis) resolve(t *kernel.Task, sysno uintptr) (int, bool) {
-	// Linux makes a number from EAX, the lower half of RAX.
+	// Linux takes the number from EAX, the lower half of RAX.
 	ofSyscall, syscallFound := x.find(uint32(sysno), false, 0)
 	var mark uint32
 	if p, ok := t.Kernel().Platform.(*int80.Platform); ok {
@@ -175,8 +175,8 @@ func (x *abis) resolve(t *kernel.Task, sysno uintptr) (int, bool) {
 	if !syscallFound && !int80Found {
 		return 0, false
 	}
-	// The comparison is with INT $0x80 because the systrap platform replaces SYSCALL
-	// by other instructions (pkg/sentry/platform/systrap/usertrap).
+	// Anything but INT $0x80 counts as SYSCALL, because the systrap platform replaces
+	// SYSCALL by other instructions (pkg/sentry/platform/systrap/usertrap).
 	const size = 2
 	code := t.CopyScratchBuffer(size)
 	if _, err := t.CopyInBytes(hostarch.Addr(t.Arch().IP()-size), code); err == nil && code[0] == 0xcd && code[1] == 0x80 {
@@ -191,7 +191,7 @@ func (c *abiCall) mayStop(t *kernel.Task, args arch.SyscallArguments) bool {
 	return !ok || t.Tracer() != nil
 }
 
-// withoutStop is WithoutStop of any call.
+// withoutStop calls WithoutStop. If WithoutStop is nil, it returns args and true.
 func (c *abiCall) withoutStop(args arch.SyscallArguments) (arch.SyscallArguments, bool) {
 	if c.WithoutStop == nil {
 		return args, true
@@ -207,8 +207,8 @@ func (c *abiCall) withoutStop(args arch.SyscallArguments) (arch.SyscallArguments
 // allow a call here: the sentry does not know whether a tracer was asked about this
 // number.
 //
-// An x32 call needs the permission of its amd64 number as well. A filter that was made
-// from names, such as an OCI profile, has numbers of amd64 alone.
+// An x32 call needs the permission of its amd64 number as well. A filter that an engine
+// made from names, such as an OCI profile, has only amd64 numbers.
 func (c *abiCall) permitted(t *kernel.Task) bool {
 	if t.SeccompMode() == gvisorlinux.SECCOMP_MODE_NONE {
 		return true
@@ -219,8 +219,7 @@ func (c *abiCall) permitted(t *kernel.Task) bool {
 	return c.amd64Number >= 0 && allowed(t, int32(c.rax)) && allowed(t, c.amd64Number)
 }
 
-// allowed returns whether the filters of t allow a number, with the registers that t
-// has.
+// allowed returns whether the filters of t allow a number with t's current registers.
 func allowed(t *kernel.Task, sysno int32) bool {
 	result := evaluateSyscallFilters(t, sysno, t.Arch().SyscallArgs(), hostarch.Addr(t.Arch().IP()))
 	return gvisorlinux.BPFAction(result)&gvisorlinux.SECCOMP_RET_ACTION == gvisorlinux.SECCOMP_RET_ALLOW
@@ -229,7 +228,7 @@ func allowed(t *kernel.Task, sysno int32) bool {
 // slotNumber is the number of the slot. Linux assigns new numbers from below.
 const slotNumber = sentry.MaxSyscallNum
 
-// noReturnYet is what RAX holds during a call, which a tracer can see: -ENOSYS.
+// noReturnYet is -ENOSYS, which RAX holds during a call. A tracer can see the value.
 const noReturnYet = ^uintptr(unix.ENOSYS) + 1
 
 // A decision in RAX has a mark, the position of a call, and the upper half of ORIG_RAX.
@@ -241,12 +240,13 @@ const (
 	maxCalls      = 1 << (40 - positionShift)
 )
 
-// decide keeps a decision in RAX.
+// decide stores a decision in RAX.
 func decide(regs *arch.Registers, position int) {
 	regs.Rax = decisionMark | uint64(position)<<positionShift | regs.Orig_rax>>32
 }
 
-// decided takes the decision out of RAX, and makes ORIG_RAX what it was before.
+// decided takes the decision out of RAX, and restores ORIG_RAX. It returns false if RAX
+// has no decision.
 func (x *abis) decided(regs *arch.Registers) (*abiCall, bool) {
 	rax := regs.Rax
 	position := int(rax >> positionShift % maxCalls)
@@ -262,7 +262,7 @@ func (x *abis) decided(regs *arch.Registers) (*abiCall, bool) {
 // before implements kernel.SyscallTable.ExternalFilterBefore for missing numbers.
 func (x *abis) before(t *kernel.Task, sysno uintptr, _ arch.SyscallArguments) bool {
 	regs := &t.Arch().StateData().Regs
-	regs.Rax = uint64(noReturnYet) // a tracer may have written a decision
+	regs.Rax = uint64(noReturnYet) // a tracer may have written a forged decision
 	position, ok := x.resolve(t, sysno)
 	if !ok {
 		return false
@@ -286,7 +286,7 @@ func (x *abis) missing(t *kernel.Task, sysno uintptr, args arch.SyscallArguments
 	args = c.args(regs)
 	quiet, ok := c.withoutStop(args)
 	if !ok {
-		return x.refuse(t, sysno, args) // before has chosen the slot for this call
+		return x.refuse(t, sysno, args) // before chooses the slot for such a call
 	}
 	traced := x.trace.enterMissing(t, c.Call, args)
 	rval, _, err := c.Fn(t, uintptr(c.rax), quiet) // without a stop there is no control
@@ -312,7 +312,7 @@ func (x *abis) slot(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (
 	return rval, ctrl, err
 }
 
-// refuse makes the call that gVisor makes of a missing number.
+// refuse calls gVisor's own Missing function, which returns ENOSYS.
 func (x *abis) refuse(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
 	traced := x.trace.enterRefused(t, sysno, args)
 	rval, err := x.stock(t, sysno, args)
@@ -320,16 +320,17 @@ func (x *abis) refuse(t *kernel.Task, sysno uintptr, args arch.SyscallArguments)
 	return rval, err
 }
 
-// mayBeABICall returns whether sysno is one that missing or slot will print for strace
-// once it is decided what the call is.
+// mayBeABICall returns whether missing or slot prints sysno for strace, once it has the
+// decision.
 func mayBeABICall(sysno uintptr) bool {
 	return sysno == slotNumber || linux.AMD64.Lookup(sysno) == nil
 }
 
-// platforms are the platforms that get a gate for INT $0x80, with what each of them adds
-// to a number if the host has one. (Nothing was tried on the slimvm platform.)
+// platforms maps each platform that gets a gate for INT $0x80 to the mark of the gate. The
+// mark is what the platform itself adds to the number of an INT $0x80 that does not fault.
+// The slimvm platform has no gate, because nobody has tried one there.
 var platforms = map[string]uint32{
-	"kvm":     int80.SystrapMark, // never has one
+	"kvm":     int80.SystrapMark, // every INT $0x80 faults, so only the gate adds the mark
 	"ptrace":  0,
 	"systrap": int80.SystrapMark,
 }
@@ -338,10 +339,10 @@ var platforms = map[string]uint32{
 func installABIs(entries []Entry, trace *stracer) error {
 	table := linux.AMD64
 	if table.External != nil || table.ExternalFilterBefore != nil {
-		return errors.New("the amd64 system call table has an external hook in this gVisor, and x32 and i386 calls need the hook: build with a gVisor version that has none")
+		return errors.New("the amd64 system call table has an external hook in this gVisor, and x32 and i386 calls need the hook: build with a gVisor version that leaves the hook free")
 	}
 	if old, ok := table.Table[slotNumber]; ok {
-		return fmt.Errorf("system call %d of amd64 is %q in this gVisor, and x32 and i386 calls need that number: build with a gVisor version that does not have it", slotNumber, old.Name)
+		return fmt.Errorf("system call %d of amd64 is %q in this gVisor, and x32 and i386 calls need that number: build with a gVisor version that leaves the number free", slotNumber, old.Name)
 	}
 	x := newABIs(entries)
 	if len(x.calls) > maxCalls {
@@ -352,7 +353,8 @@ func installABIs(entries []Entry, trace *stracer) error {
 	table.Missing = x.missing
 	table.Table[slotNumber] = kernel.Syscall{Name: "slot", Fn: x.slot}
 	table.Init()
-	// Init has copied the slot to where the sentry calls it. gVisor must not list it.
+	// Init has copied the slot to the array from which the sentry calls it. Deleting the
+	// slot from the map hides it from "help syscalls".
 	delete(table.Table, slotNumber)
 
 	for name, mark := range platforms {
@@ -367,7 +369,7 @@ func installABIs(entries []Entry, trace *stracer) error {
 	return nil
 }
 
-// observeABIs is Observe for the numbers that gVisor's table lacks.
+// observeABIs is Observe for numbers that gVisor's table lacks.
 func observeABIs(entries []Entry, called func(ABI)) {
 	calls, stock := newABIs(entries).calls, linux.AMD64.Missing
 	linux.AMD64.Missing = func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {

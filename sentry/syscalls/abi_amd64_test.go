@@ -20,9 +20,9 @@ import (
 	"runsc-ext/sentry/platform/int80"
 )
 
-// TestGVisorRegisters checks where the registers of a call are: the number is all of
-// ORIG_RAX, the result is RAX, a restart takes the number from ORIG_RAX, and the arguments
-// are those that args64 returns.
+// TestGVisorRegisters checks which registers a call uses. The number is all of ORIG_RAX, the
+// result is in RAX, a restart takes the number from ORIG_RAX, and args64 returns the
+// arguments.
 func TestGVisorRegisters(t *testing.T) {
 	const (
 		number = 0xdead000040000222
@@ -55,7 +55,7 @@ func TestGVisorRegisters(t *testing.T) {
 }
 
 // TestGVisorPlatforms checks that gVisor has no platform that this package does not know. A
-// new platform reports INT $0x80 in a way of its own.
+// new platform may report INT $0x80 in another way.
 func TestGVisorPlatforms(t *testing.T) {
 	want := append(slices.Sorted(maps.Keys(platforms)), "slimvm")
 	got := platform.List()
@@ -75,8 +75,8 @@ func everyABI(number uint32) []Entry {
 	}
 }
 
-// TestInstallRefusesHook checks that a build with a gVisor that uses the hook or the number
-// of the slot fails to start, with a message for whoever upgrades gVisor.
+// TestInstallRefusesHook checks that Install refuses a gVisor version that uses the hook or
+// the slot's number, with a message for whoever upgrades gVisor.
 func TestInstallRefusesHook(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -119,9 +119,9 @@ func TestInstallRefusesHook(t *testing.T) {
 	}
 }
 
-// TestInstallABIs checks that the sentry finds the entries through gVisor's own table: the
-// slot can be called and is not listed, the hook is asked about the numbers of the entries
-// and about no call of gVisor's, and every platform has a gate for INT $0x80.
+// TestInstallABIs checks what Install does to gVisor's table and platforms. The slot can be
+// called and is not listed. gVisor asks the hook about the numbers of the entries and about
+// none of its own calls. Every platform has a gate for INT $0x80.
 func TestInstallABIs(t *testing.T) {
 	keepTables(t)
 	const nr = 1998
@@ -153,13 +153,14 @@ func TestInstallABIs(t *testing.T) {
 	}
 	for name := range platforms {
 		if c, err := platform.Lookup(name); err != nil || fmt.Sprintf("%T", c) != "int80.constructor" {
-			t.Errorf("platform %s is made by %T, %v, want package int80", name, c, err)
+			t.Errorf("platform %s has the constructor %T, %v, want one of package int80", name, c, err)
 		}
 	}
 }
 
-// TestNewABIs checks by which lower half of ORIG_RAX each ABI's call is found, and that the
-// calls have the same positions for any order of the entries: a checkpoint has positions.
+// TestNewABIs checks the lower half of ORIG_RAX by which each ABI's call is found. It also
+// checks that positions do not depend on the order of entries, because a checkpoint saves
+// positions.
 func TestNewABIs(t *testing.T) {
 	const nr = 1998
 	entries := everyABI(nr)
@@ -198,8 +199,8 @@ func TestNewABIs(t *testing.T) {
 	}
 }
 
-// TestDecision checks that a decision gives back the call and all of ORIG_RAX, and that no
-// other value of RAX is taken for a decision.
+// TestDecision checks that a decision restores the call and all of ORIG_RAX, and that no
+// other value of RAX counts as a decision.
 func TestDecision(t *testing.T) {
 	x := newABIs(everyABI(1998))
 	for position, c := range x.calls {

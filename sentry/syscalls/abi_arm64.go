@@ -2,10 +2,10 @@
 
 package syscalls
 
-// installABIs does nothing: gVisor has the one table that arm64 needs.
+// installABIs does nothing: arm64 has one ABI, and gVisor has its table.
 func installABIs([]Entry, *stracer) error { return nil }
 
-// mayBeABICall returns false: arm64 has no other ABI.
+// mayBeABICall returns false: arm64 has one ABI.
 func mayBeABICall(uintptr) bool { return false }
 
 // observeABIs does nothing: arm64 has one ABI.

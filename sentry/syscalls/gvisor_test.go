@@ -11,11 +11,11 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// The tests named TestGVisor* are of gVisor, not of this package. Each checks something that
-// this package relies on and that gVisor does not promise. See docs/upgrading.md for what
-// to do if one fails.
+// The tests named TestGVisor* test gVisor, not this package. Each checks something that this
+// package relies on and that gVisor does not promise. See docs/upgrading.md for what to do if
+// one fails.
 
-// newTable returns a table of gVisor's type that no sandbox runs on, with one call.
+// newTable returns a table with one call, which no sandbox uses.
 func newTable(present uintptr) *kernel.SyscallTable {
 	table := &kernel.SyscallTable{
 		OS:    abi.Linux,
@@ -26,8 +26,8 @@ func newTable(present uintptr) *kernel.SyscallTable {
 	return table
 }
 
-// TestGVisorInitMayRunAgain checks that a table that was registered can be changed: entries
-// stay, and a new entry is found, even in place of another.
+// TestGVisorInitMayRunAgain checks that a second Init keeps the entries of a table, and finds
+// added and replaced entries.
 func TestGVisorInitMayRunAgain(t *testing.T) {
 	table := newTable(1)
 	other := func(*kernel.Task, uintptr, arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
@@ -49,8 +49,8 @@ func TestGVisorInitMayRunAgain(t *testing.T) {
 	}
 }
 
-// TestGVisorCallsWithoutMap checks that the slot can be deleted from the map, so that gVisor
-// does not list it: it is called all the same, and is not a missing call.
+// TestGVisorCallsWithoutMap checks that gVisor still calls a call that was deleted from the
+// map after Init, and does not count it as missing. The slot is such a call.
 func TestGVisorCallsWithoutMap(t *testing.T) {
 	const slot = 7
 	table := newTable(1)
@@ -62,12 +62,12 @@ func TestGVisorCallsWithoutMap(t *testing.T) {
 	}
 	table.FeatureEnable.Enable(kernel.ExternalBeforeEnable, nil, true)
 	if table.FeatureEnable.Word(slot)&kernel.ExternalBeforeEnable != 0 {
-		t.Error("a call that was deleted from the map counts as missing: a call sent to the slot would be sent on for ever")
+		t.Error("a call that was deleted from the map counts as missing: a call in the slot would be sent to the slot again without end")
 	}
 }
 
-// TestGVisorHookOfMissingCalls checks that the hook before missing calls is asked about
-// every number without a call, small or large, and about no other number.
+// TestGVisorHookOfMissingCalls checks that gVisor asks the hook about every number without a
+// call, small or large, and about no other number.
 func TestGVisorHookOfMissingCalls(t *testing.T) {
 	const present = 1
 	table := newTable(present)

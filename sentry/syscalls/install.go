@@ -10,12 +10,13 @@
 // see abi_amd64.go for how it becomes a call.
 //
 // Any number without an entry returns ENOSYS and emits gVisor's unimplemented-syscall
-// event, even if Linux implements the call. So a guest gains nothing but the calls of
-// the extension. In particular, the x32 ABI renames every amd64 call, which is a known
-// way around seccomp filters.
+// event, even if Linux implements the call. So a guest gains only the calls of the
+// extension. In particular, a guest cannot make other calls through their x32 numbers,
+// which is a known way around seccomp filters.
 package syscalls
 
 import (
+	"errors"
 	"fmt"
 
 	"gvisor.dev/gvisor/pkg/sentry/arch"
@@ -27,8 +28,8 @@ import (
 type ABI int
 
 const (
-	// AMD64 is the ABI of SYSCALL. Linux takes the number from EAX, so upper bits
-	// of RAX that are set do not matter.
+	// AMD64 is the ABI of SYSCALL. Linux takes the number from EAX and ignores the
+	// upper bits of RAX.
 	AMD64 ABI = iota
 
 	// X32 is the ABI of SYSCALL with linux.X32_SYSCALL_BIT set in the number.
@@ -60,34 +61,42 @@ type Call struct {
 	// Format formats the arguments for strace.
 	Format Format
 
-	// WithoutStop returns arguments with which an untraced task makes the same call
-	// and never stops in it, even if a tracer attaches meanwhile. It returns false
-	// if the call may stop the task, as clone with CLONE_VFORK does. If WithoutStop
-	// is nil, the call never stops a task.
+	// WithoutStop returns arguments with which an untraced task can make the same
+	// call without a stop, even if a tracer attaches meanwhile. It returns false if
+	// the call may stop the task anyway, as clone with CLONE_VFORK does. If
+	// WithoutStop is nil, the call never stops a task.
 	WithoutStop func(args arch.SyscallArguments) (arch.SyscallArguments, bool)
 }
 
 // Options are options of Install.
 type Options struct {
-	// Sentry is set in a process that becomes a sentry. An OCI seccomp profile that
-	// the sentry compiles may then use the name that gVisor has for a number, as
-	// well as the name of the call that took the number over.
+	// Sentry is set in a process that becomes a sentry. OCI seccomp profiles in that
+	// process may name an entry's number by gVisor's own name for the number, and by
+	// the name of the entry.
 	Sentry bool
 }
 
-// earlierName marks the keys of names that gVisor has for the numbers of entries. gVisor
-// cuts the number that it looks up for a profile to 32 bits
-// (runsc/specutils/seccomp.lookupSyscallNo), and no task can call such a number.
+// earlierName is added to an entry's number to keep gVisor's own name for the number in
+// the table. No task can call such a number. A profile that has the earlier name gets the
+// right number, because gVisor cuts numbers of profiles to 32 bits
+// (runsc/specutils/seccomp.lookupSyscallNo).
 const earlierName = 1 << 32
 
-// Install puts entries into the tables that sandboxes run on. Those of another
-// architecture than this sentry's have no effect, but gVisor lists them.
+// installed is set once Install has been called.
+var installed bool
+
+// Install puts entries into the tables that sandboxes run on. Entries of another
+// architecture have no effect on calls, but "help syscalls" lists them.
 //
-// An error means that this gVisor version cannot take an entry: it implements the
-// number itself, or it has come to use a hook that x32 and i386 calls need.
+// An error means that Install was called before, or that this gVisor version cannot take
+// an entry: it implements the number itself, or uses a hook that x32 and i386 calls need.
 //
 // Install must be called at most once, before the sentry boots: tables have no locks.
 func Install(opts Options, entries []Entry) error {
+	if installed {
+		return errors.New("Install was called before: pass the entries of all calls in one list")
+	}
+	installed = true
 	earlier := make(map[*kernel.SyscallTable]map[uintptr]kernel.Syscall)
 	for _, table := range []*kernel.SyscallTable{linux.AMD64, linux.ARM64} {
 		earlier[table] = make(map[uintptr]kernel.Syscall)
@@ -111,8 +120,8 @@ func Install(opts Options, entries []Entry) error {
 		if err != nil {
 			return err
 		}
-		// Init fills the arrays that the sentry looks in. gVisor has called Init
-		// before. A second call does no harm while nothing is traced.
+		// Init fills the arrays in which the sentry looks calls up. gVisor has called
+		// Init before. A second call is harmless as long as nothing is traced.
 		table.Init()
 		if table == linux.AMD64 {
 			if err := installABIs(entries, trace); err != nil {
@@ -121,7 +130,7 @@ func Install(opts Options, entries []Entry) error {
 		}
 	}
 	if opts.Sentry {
-		// After Init, whose arrays end at sentry.MaxSyscallNum.
+		// The keys are added after Init, because they exceed its arrays (sentry.MaxSyscallNum).
 		for table, calls := range earlier {
 			for sysno, old := range calls {
 				table.Table[earlierName|sysno] = old

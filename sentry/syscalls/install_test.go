@@ -14,7 +14,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
 )
 
-// keepTables restores gVisor's tables at the end of a test, as far as Install changes them.
+// keepTables undoes Install at the end of a test.
 func keepTables(t *testing.T) {
 	for _, table := range []*kernel.SyscallTable{linux.AMD64, linux.ARM64} {
 		entries, missing := maps.Clone(table.Table), table.Missing
@@ -25,6 +25,7 @@ func keepTables(t *testing.T) {
 			table.Init()
 		})
 	}
+	t.Cleanup(func() { installed = false })
 }
 
 // newCall returns a call that returns 42.
@@ -48,8 +49,8 @@ func TestTablesAreRegistered(t *testing.T) {
 	}
 }
 
-// TestInstallRefusesImplementedNumber checks that a build with a gVisor that implements the
-// number of an extension fails to start, and does not take a system call away from guests.
+// TestInstallRefusesImplementedNumber checks that Install refuses a number that gVisor
+// implements, so that no build takes a system call away from guests.
 func TestInstallRefusesImplementedNumber(t *testing.T) {
 	for _, tc := range []struct {
 		name   string // gVisor's
@@ -79,8 +80,21 @@ func TestInstallRefusesImplementedNumber(t *testing.T) {
 	}
 }
 
-// TestInstall checks that the sentry finds an entry, both in place of a name without an
-// implementation and at a number that gVisor does not have.
+// TestInstallTwice checks that the error for a second call names the mistake, instead of
+// blaming gVisor for the entries of the first call.
+func TestInstallTwice(t *testing.T) {
+	keepTables(t)
+	entries := []Entry{{ABI: AMD64, Number: 1999, Call: newCall("newcall")}}
+	if err := Install(Options{}, entries); err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(Options{}, entries); err == nil || !strings.Contains(err.Error(), "Install was called before") {
+		t.Errorf("the error of a second Install is %v, want one that says that Install was called before", err)
+	}
+}
+
+// TestInstall checks that the sentry finds an entry at a number that gVisor lists as
+// unimplemented, and at a number that gVisor does not list.
 func TestInstall(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -111,9 +125,8 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// TestInstallKeepsEarlierName checks that in a sentry, and nowhere else, a number is found
-// by the name that gVisor has for it as well: an OCI profile that refuses the earlier name
-// refuses the number.
+// TestInstallKeepsEarlierName checks that in a sentry, and nowhere else, gVisor's own name for
+// a number still finds the number. An OCI profile that refuses that name refuses the number.
 func TestInstallKeepsEarlierName(t *testing.T) {
 	for _, sentry := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sentry %t", sentry), func(t *testing.T) {

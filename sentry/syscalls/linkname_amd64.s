@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// This file is empty. An assembly file lets a package declare a function that has its
-// body elsewhere; see seccomp_unsafe.go.
+// This file has no code. The compiler accepts a function without a body only in a package
+// with an assembly file; see seccomp_unsafe.go.

@@ -7,12 +7,12 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// Observe makes the sentry report the calls of entries that are not installed: it calls
-// called, and then does what gVisor does with the number. called runs on the task's
-// goroutine, without locks, and must not block.
+// Observe makes the sentry report calls of entries without installing the entries. The
+// sentry calls called, and then does what gVisor does with the number. called runs on the
+// task's goroutine, without locks, and must not block.
 //
-// Numbers alone decide: an i386 call and an amd64 call of the same number are not told
-// apart, and neither are programs that want what gVisor knows by the number.
+// Observe looks at the number alone. It reports an i386 number through SYSCALL as I386. It
+// reports a number even if the program means the call that gVisor has there.
 //
 // Observe must be called at most once, before the sentry boots, and instead of Install.
 func Observe(entries []Entry, called func(ABI)) {

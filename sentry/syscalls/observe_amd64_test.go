@@ -15,8 +15,8 @@ import (
 	"runsc-ext/sentry/platform/int80"
 )
 
-// TestObserve checks that calls of the entries are reported by their ABI, that the table does
-// what it did before, and that other calls are not reported.
+// TestObserve checks that Observe reports the calls of the entries by ABI, reports no other
+// calls, and leaves the results of all calls unchanged.
 func TestObserve(t *testing.T) {
 	keepTables(t)
 	const number, x32, i386 = 323, 546, 359

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestTypeOfEvaluateSyscallFilters checks the type of an unexported function of gVisor that
+// TestTypeOfEvaluateSyscallFilters checks that gVisor's method has the type that
 // seccomp_unsafe.go declares. The linker compares only names.
 func TestTypeOfEvaluateSyscallFilters(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor").Output()

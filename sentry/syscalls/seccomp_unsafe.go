@@ -12,10 +12,10 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// evaluateSyscallFilters returns what the seccomp filters of t return for a call, and
-// has no other effect. It is an unexported method of kernel.Task.
+// evaluateSyscallFilters is an unexported method of kernel.Task. It returns the combined
+// result of the seccomp filters of t for a call, and has no other effect.
 //
-// The declaration is sound: the linker refuses a gVisor version without the method, and
+// The declaration is sound: the linker rejects a gVisor version without the method, and
 // TestTypeOfEvaluateSyscallFilters compares the types.
 //
 //go:linkname evaluateSyscallFilters gvisor.dev/gvisor/pkg/sentry/kernel.(*Task).evaluateSyscallFilters

@@ -18,8 +18,8 @@ import (
 	pb "gvisor.dev/gvisor/pkg/sentry/strace/strace_go_proto"
 )
 
-// Format returns the arguments of a call as strace prints them. A Format must not
-// fail, whatever the guest passes.
+// Format returns the arguments of a call as strace prints them. A Format must accept
+// every value that a guest can pass.
 type Format func(t *kernel.Task, args arch.SyscallArguments) []string
 
 // traceCalls makes the sentry's strace print the calls of table by their own names and
@@ -29,31 +29,31 @@ func traceCalls(table *kernel.SyscallTable, calls map[uintptr]Call) (*stracer, e
 	s := &stracer{table: table, calls: calls}
 	names, ok := strace.Lookup(table.OS, table.Arch)
 	if !ok {
-		return s, nil // A sentry has the strace of its own architecture.
+		return s, nil // gVisor's strace knows only the architecture of the sentry.
 	}
 	for sysno, c := range calls {
 		info, err := straceInfo(c.Name)
 		if err != nil {
 			return nil, err
 		}
-		names[sysno] = info // for --strace-syscalls, and where seccomp names a call
+		names[sysno] = info // --strace-syscalls and messages about seccomp use the names
 	}
 	eventchannel.AddEmitter(s)
 	return s, nil
 }
 
-// stracer prints the calls of the extension, and leaves all others to gVisor's.
+// stracer prints the calls of the extension, and leaves other calls to gVisor's stracer.
 type stracer struct {
-	// Stracer is gVisor's, or nil before the sentry boots.
+	// Stracer is gVisor's stracer, or nil before the sentry boots.
 	kernel.Stracer
 
 	table *kernel.SyscallTable
 	calls map[uintptr]Call
 }
 
-// Emit implements eventchannel.Emitter.Emit. A sentry that boots gives the tables its
-// stracer, and announces its metrics when it is ready for its first task. In between,
-// Emit puts s in front of gVisor's stracer.
+// Emit implements eventchannel.Emitter.Emit. A booting sentry first gives the tables its
+// stracer, and then announces its metrics, before its first task runs. At that
+// announcement Emit puts s in front of gVisor's stracer.
 func (s *stracer) Emit(msg proto.Message) (hangup bool, err error) {
 	if _, ok := msg.(*metricpb.MetricRegistration); !ok {
 		return false, nil
@@ -68,8 +68,8 @@ func (s *stracer) Emit(msg proto.Message) (hangup bool, err error) {
 // Close implements eventchannel.Emitter.Close.
 func (*stracer) Close() error { return nil }
 
-// String implements fmt.Stringer.String, for the line that reports that s has left the
-// event channel.
+// String implements fmt.Stringer.String. gVisor logs s by this name when s leaves the event
+// channel.
 func (s *stracer) String() string { return fmt.Sprintf("strace of %v", s.table.Arch) }
 
 // SyscallEnter implements kernel.Stracer.SyscallEnter.
@@ -78,7 +78,7 @@ func (s *stracer) SyscallEnter(t *kernel.Task, sysno uintptr, args arch.SyscallA
 		return enter(t, c, args, flags)
 	}
 	if mayBeABICall(sysno) {
-		return tracedCall(notTraced{}) // whoever decides what the call is prints it
+		return tracedCall(notTraced{}) // missing or slot prints the call
 	}
 	return s.Stracer.SyscallEnter(t, sysno, args, flags)
 }
@@ -92,7 +92,7 @@ func (s *stracer) SyscallExit(context any, t *kernel.Task, sysno, rval uintptr, 
 	s.Stracer.SyscallExit(context, t, sysno, rval, err)
 }
 
-// missingFlags returns where to print a call with a missing number.
+// missingFlags returns the strace outputs, log and events, for calls with missing numbers.
 func (s *stracer) missingFlags() uint32 {
 	if s.Stracer == nil {
 		return 0
@@ -100,7 +100,7 @@ func (s *stracer) missingFlags() uint32 {
 	return s.table.FeatureEnable.Word(sentry.MaxSyscallNum+1) & kernel.StraceEnableBits
 }
 
-// enterMissing prints that t makes c with a missing number.
+// enterMissing prints that t makes a call of the extension by a missing number.
 func (s *stracer) enterMissing(t *kernel.Task, c Call, args arch.SyscallArguments) tracedCall {
 	flags := s.missingFlags()
 	if flags == 0 {
@@ -109,7 +109,7 @@ func (s *stracer) enterMissing(t *kernel.Task, c Call, args arch.SyscallArgument
 	return enter(t, c, args, flags)
 }
 
-// enterRefused prints that t makes a call that nobody has, as gVisor prints it.
+// enterRefused prints a call that neither gVisor nor the extension has, in gVisor's format.
 func (s *stracer) enterRefused(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) tracedCall {
 	flags := s.missingFlags()
 	if flags == 0 {
@@ -140,12 +140,12 @@ func (c *stockTrace) exit(t *kernel.Task, rval uintptr, err error) {
 	c.stracer.SyscallExit(c.context, t, c.sysno, rval, err)
 }
 
-// extTrace is a call of the extension that is being made.
+// extTrace is a call of the extension that strace has begun to print.
 type extTrace struct {
 	name  string
 	args  []string
 	start time.Time
-	flags uint32 // where to print it
+	flags uint32 // the outputs: log, events
 }
 
 // enter prints that t makes c.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package box runs a test binary as the hostile guest of a sandbox, and looks for what a
-// sandbox must never show: a panic, a hang, a stuck task, a leaked reference, a task that
-// is left, memory that does not come back.
+// Package box runs a test binary as the hostile guest of a sandbox. It checks that the guest causes
+// no panic, no hang, no stuck task and no leaked reference, and that no task and no memory is left
+// afterwards.
 //
 // The guest answers each line of its standard input with a line of JSON.
 package box
@@ -34,12 +34,12 @@ import (
 )
 
 var (
-	runsc    = flag.String("runsc", "", "attack this binary, not one that is built from the source")
-	platform = flag.String("platform", "", "run on this platform alone")
-	keepLogs = flag.String("keep-logs", "", "copy the logs of a sandbox with a problem to this folder")
+	runsc    = flag.String("runsc", "", "attack this `binary` instead of one that is built from the source")
+	platform = flag.String("platform", "", "run only on this `platform`")
+	keepLogs = flag.String("keep-logs", "", "copy the logs of a sandbox with a problem to this `directory`")
 )
 
-// Platforms returns the platforms to run on.
+// Platforms returns the platforms on which the tests run.
 func Platforms() []string {
 	if *platform != "" {
 		return []string{*platform}
@@ -47,8 +47,8 @@ func Platforms() []string {
 	return sandbox.Platforms
 }
 
-// program returns a copy of the test binary in a folder that every user can enter: the
-// folders of `go test` are for the user who runs it.
+// program returns a copy of the test binary in a directory that every user can enter. Other users
+// cannot enter the directories of `go test`.
 var program = sync.OnceValues(func() (string, error) {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
@@ -66,10 +66,10 @@ var program = sync.OnceValues(func() (string, error) {
 	return name, os.WriteFile(name, self, 0o755)
 })
 
-// programDir is the folder of the copy, if there is one.
+// programDir is the directory of the copy, or empty.
 var programDir string
 
-// Run runs the tests, removes what boxes have shared, and returns the exit status.
+// Run runs the tests, removes the files that boxes share, and returns the exit status.
 func Run(m *testing.M) int {
 	status := m.Run()
 	if programDir != "" {
@@ -78,9 +78,9 @@ func Run(m *testing.M) int {
 	return status
 }
 
-// Options are what a box differs by.
+// Options are the options of a box.
 type Options struct {
-	// Binary is a runsc-ext; empty for the one to test.
+	// Binary is the path of a runsc-ext; empty for the binary under test.
 	Binary   string
 	Platform string
 
@@ -90,13 +90,13 @@ type Options struct {
 	// User is the user and group ID of the guest; 0 has capabilities.
 	User int
 
-	// In is a box whose sandbox this container is to be in; nil for a new one.
+	// In is a box whose sandbox gets this container; nil for a new sandbox.
 	In *Box
 
 	// Args are the arguments of the test binary; nil for "-guest".
 	Args []string
 
-	// Flags are more of runsc's flags.
+	// Flags are additional flags of runsc.
 	Flags []string
 
 	// CgroupsPath is a control group for the sandbox; empty for none.
@@ -105,26 +105,26 @@ type Options struct {
 	// Edit changes the OCI spec; nil for no change.
 	Edit func(spec map[string]any)
 
-	// Restore is the folder of a checkpoint that the container begins with; empty
-	// for a new one.
+	// Restore is the directory of a checkpoint from which the container is restored;
+	// empty for a new container.
 	Restore string
 
-	// Patience is how long a command may take; 0 for 10 minutes.
+	// Patience is the time limit of a command; 0 for 10 minutes.
 	Patience time.Duration
 }
 
-// Box is a container with the guest in it, and in most tests the sandbox as well.
+// Box is a container that runs the guest. In most tests, it is the only container of its sandbox.
 type Box struct {
 	ID       string
 	Binary   string
-	Guest    string   // the program in it
+	Guest    string   // path of the guest program
 	Flags    []string // runsc's global flags
-	Dir      string   // the bundle
+	Dir      string   // directory of the bundle
 	Problems []string
 
 	t        *testing.T
 	patience time.Duration
-	others   int // containers that have been started in the same sandbox
+	others   int // number of other containers in the same sandbox
 	cmd      *exec.Cmd
 	stdin    io.WriteCloser
 	stdout   *bufio.Reader
@@ -132,7 +132,7 @@ type Box struct {
 	ended    bool
 }
 
-// New starts a container: a sandbox, or one more in the sandbox of another.
+// New starts a container, in a new sandbox or in that of another box.
 func New(t *testing.T, o Options) *Box {
 	t.Helper()
 	b := &Box{t: t, ID: "sandbox", Dir: t.TempDir(), Binary: o.Binary, patience: o.Patience}
@@ -197,13 +197,13 @@ func New(t *testing.T, o Options) *Box {
 	t.Cleanup(func() {
 		exec.Command(b.Binary, append(slices.Clip(b.Flags), "delete", "-force", b.ID)...).Run()
 		cancel()
-		// runsc leaves a mount there for the next sandbox without network.
+		// runsc leaves a mount in this directory for the next sandbox without network.
 		unix.Unmount(filepath.Join(state, "null-netns"), unix.MNT_DETACH)
 	})
 	return b
 }
 
-// spec writes the bundle's OCI spec.
+// spec writes the OCI spec of the bundle.
 func (b *Box) spec(args []string, annotations map[string]string, o Options) {
 	b.t.Helper()
 	if out, err := exec.Command(b.Binary, append([]string{"spec", "-bundle=" + b.Dir, "--"}, args...)...).CombinedOutput(); err != nil {
@@ -220,7 +220,7 @@ func (b *Box) spec(args []string, annotations map[string]string, o Options) {
 		delete(process, "capabilities")
 	} else {
 		for _, set := range []string{"bounding", "effective", "permitted"} {
-			// CAP_SYS_ADMIN for namespaces.
+			// Namespaces need CAP_SYS_ADMIN.
 			caps := process["capabilities"].(map[string]any)
 			caps[set] = append(caps[set].([]any), "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT")
 		}
@@ -254,7 +254,7 @@ func binary(t *testing.T) string {
 	return bin
 }
 
-// atLevel returns another name of a binary, for which the operator's file has a level.
+// atLevel returns a second name of a binary, with an operator's file for a level.
 func atLevel(t *testing.T, bin, level string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "runsc-ext")
@@ -267,10 +267,10 @@ func atLevel(t *testing.T, bin, level string) string {
 	return name
 }
 
-// Logs returns the folder of the sandbox's logs.
+// Logs returns the directory of the sandbox's logs.
 func (b *Box) Logs() string { return filepath.Join(b.Dir, "logs") }
 
-// Problem notes what is not as it should be.
+// Problem records a problem. Report reports all problems.
 func (b *Box) Problem(format string, args ...any) {
 	b.Problems = append(b.Problems, fmt.Sprintf(format, args...))
 }
@@ -314,7 +314,7 @@ func (b *Box) Receive(out any) {
 	}
 }
 
-// Say tells the guest to do something, and reads the answer into out.
+// Say sends a command to the guest, and reads the answer into out.
 func (b *Box) Say(out any, command string) {
 	b.t.Helper()
 	b.Send(command)
@@ -328,7 +328,7 @@ func (b *Box) Run(args ...string) ([]byte, error) {
 	return exec.CommandContext(ctx, b.Binary, append(slices.Clip(b.Flags), args...)...).CombinedOutput()
 }
 
-// WantAnswer checks that the sandbox answers and has no task but the guest.
+// WantAnswer checks that the sandbox answers, and that the guest is its only task.
 func (b *Box) WantAnswer() {
 	b.t.Helper()
 	if b.ended || os.Geteuid() != 0 {
@@ -343,18 +343,18 @@ func (b *Box) WantAnswer() {
 		err = json.Unmarshal(ps, &pids)
 	}
 	if err != nil || len(pids) != 1 {
-		b.Problem("tasks left, says ps: %s, error %v; want one", ps, err)
+		b.Problem("tasks left: ps reports %s, error %v; want one task", ps, err)
 	}
 }
 
 // Memory is the memory of a sandbox, in kB.
 type Memory struct {
-	Sentry  int // the sentry's own: anonymous memory of the process
-	Program int // of the programs in it, and their files
+	Sentry  int // anonymous memory of the sentry's process
+	Program int // memory of the guest's programs and files
 }
 
-// Memory measures the memory after a garbage collection, when it does not get less
-// any more: the Go runtime gives memory back in the background, over seconds.
+// Memory measures the memory after a garbage collection, once it no longer shrinks. The Go runtime
+// returns memory in the background, which takes seconds.
 func (b *Box) Memory() Memory {
 	b.t.Helper()
 	last := b.memoryNow()
@@ -412,8 +412,7 @@ func (b *Box) memoryNow() Memory {
 	return Memory{anonymous, int(usage.Total / 1024)}
 }
 
-// WantMemory checks that memory has not become more, in kB, within 5 percent, and what a
-// heap does not tell in a short time.
+// WantMemory checks that memory has not grown by more than 5 percent and a few MB of noise.
 func (b *Box) WantMemory(before, after Memory) {
 	const noise = 4 << 10
 	if most := before.Sentry*105/100 + noise; after.Sentry > most {
@@ -424,7 +423,7 @@ func (b *Box) WantMemory(before, after Memory) {
 	}
 }
 
-// End ends the sandbox by the end of its guest, and looks into its log.
+// End lets the guest exit, waits until the sandbox exits, and checks its log.
 func (b *Box) End() {
 	b.t.Helper()
 	b.stdin.Close()
@@ -437,18 +436,18 @@ func (b *Box) End() {
 		b.Problem("the sandbox: %v: %s", err, b.stderr.String())
 	}
 	if log := b.LookIntoLogs(); !strings.Contains(log, "Exiting with status: ") {
-		// It is said after the check for leaks.
-		b.Problem("no end of the sentry in its log")
+		// The sentry logs this line after its check for leaks.
+		b.Problem("the log does not report that the sentry exited")
 	}
 }
 
-// Wait waits for the end of the container, and returns its exit status.
+// Wait waits until the container exits, and returns its exit status.
 func (b *Box) Wait() int {
 	b.cmd.Wait()
 	return b.cmd.ProcessState.ExitCode()
 }
 
-// CloseInput ends the guest's standard input.
+// CloseInput closes the guest's standard input.
 func (b *Box) CloseInput() { b.stdin.Close() }
 
 // Report fails the test if there was a problem.
@@ -467,10 +466,10 @@ func (b *Box) Report() {
 	}
 }
 
-// Reports are what a sentry says where something is wrong inside of it.
+// Reports matches the messages in which a sentry reports an internal problem.
 var Reports = regexp.MustCompile(`(?m)^.*(panic: |fatal error: |Leak checking detected|stuck task\(s\)|Watchdog goroutine is stuck|circular locking detected|nested locking: |maximum lock depth|DATA RACE).*$(\n.*){0,5}`)
 
-// LookIntoLogs looks for reports in all logs, and returns the sentry's.
+// LookIntoLogs looks for reports in all logs, and returns the log of the sentry.
 func (b *Box) LookIntoLogs() string {
 	b.t.Helper()
 	names, err := filepath.Glob(filepath.Join(b.Logs(), "*"))

@@ -16,8 +16,8 @@ import (
 
 const fioasync = 0x5452
 
-// TestFDAsync checks that O_ASYNC on a descriptor is EINVAL, whether it has an owner or
-// not, and that nothing else of the descriptor changes.
+// TestFDAsync checks that O_ASYNC on a descriptor is EINVAL, with and without an owner, and
+// that the attempt does not change the descriptor.
 func TestFDAsync(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -54,9 +54,9 @@ func TestFDAsync(t *testing.T) {
 	}
 }
 
-// TestFDAsyncEpoll checks that an epoll set with O_ASYNC sends its signal when a child
-// in it exits, and that the exit is reported to all others as well. The listener of
-// such a set locks what the sentry has locked when a child exits.
+// TestFDAsyncEpoll checks that an epoll set with O_ASYNC sends its signal when a child in it
+// exits, and that a read and a poll report the exit too. The listener of such a set locks the
+// TaskSet mutex, which the sentry holds when a child exits.
 func TestFDAsyncEpoll(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
@@ -65,7 +65,7 @@ func TestFDAsyncEpoll(t *testing.T) {
 		nests     int  // epoll sets around the one with the descriptor
 	}{
 		{name: "owner: a process", owner: os.Getpid()},
-		// gVisor sends its signal to the process that has created the group.
+		// gVisor sends the signal of a group to the process that created the group.
 		{name: "owner: a process group", owner: -unix.Getpgrp(), elsewhere: true},
 		{name: "two sets around", owner: os.Getpid(), nests: 2},
 	} {
@@ -98,7 +98,7 @@ func TestFDAsyncEpoll(t *testing.T) {
 				select {
 				case <-signals:
 				case <-time.After(20 * time.Second):
-					t.Error("no SIGIO came")
+					t.Error("no SIGIO within 20 seconds")
 				}
 			}
 			if got, err := pollFor(fd, unix.POLLIN, 20*time.Second); got != unix.POLLIN || err != nil {

@@ -16,8 +16,8 @@ import (
 
 const autoreap = uint64(linux.CLONE_AUTOREAP)
 
-// gate is a pipe in a script: who reads from it goes on when another process has
-// written to it.
+// gate is a pipe in a script. A process that reads from the pipe waits until another process
+// writes to it.
 type gate struct{ ends *uintptr }
 
 func newGate(s *kit.Script) gate {
@@ -26,7 +26,7 @@ func newGate(s *kit.Script) gate {
 	return g
 }
 
-// pass appends a wait at the gate; open appends the end of that wait for one process.
+// pass appends a wait at the gate. open appends an operation that lets one process pass.
 func (g gate) pass(l *rawclone.List) {
 	l.Sys(unix.SYS_READ, kit.LoadFD(l, g.ends), l.Program().Word(), 1)
 }
@@ -35,8 +35,8 @@ func (g gate) open(l *rawclone.List) {
 	l.Sys(unix.SYS_WRITE, l.Sys(rawclone.TrapLoad, rawclone.Addr(g.ends)+4), l.Program().Word(), 1)
 }
 
-// nextSignal appends the taking of a signal that is pending, or comes soon. The function
-// checks that the signal is signo, and reports the exit of a child with status 9.
+// nextSignal appends a wait for a signal. The function that it returns checks that the signal is
+// signo, and that it reports the exit of a child with a status.
 func nextSignal(s *kit.Script) func(t *testing.T, signo int, child *rawclone.Op, status int32) {
 	info := s.Buffer(kit.SizeOfSiginfo)
 	o := s.Sys(unix.SYS_RT_SIGTIMEDWAIT, s.AllSignals(), info, s.Timespec(10*time.Second), 8)
@@ -49,13 +49,14 @@ func nextSignal(s *kit.Script) func(t *testing.T, signo int, child *rawclone.Op,
 	}
 }
 
-// noSignal appends the taking of a signal, of which there must be none: EAGAIN.
+// noSignal appends a wait for a signal with timeout 0. The wait must fail with EAGAIN.
 func noSignal(s *kit.Script) *rawclone.Op {
 	return s.Sys(unix.SYS_RT_SIGTIMEDWAIT, s.AllSignals(), 0, s.Timespec(0), 8)
 }
 
-// gone appends what has to fail with ECHILD, and with ESRCH, once a child is reaped: the
-// first wait waits for that. The function checks the errors.
+// gone appends wait calls for a child that reaps itself, and a kill. The first wait call waits
+// until the child is reaped. The function that gone returns checks that all wait calls fail with
+// ECHILD, and the kill with ESRCH.
 func gone(s *kit.Script, pid any) func(t *testing.T) {
 	const pPID = 1
 	ops := map[string]*rawclone.Op{"wait4": s.Sys(unix.SYS_WAIT4, pid, 0, unix.WALL)}
@@ -72,8 +73,8 @@ func gone(s *kit.Script, pid any) func(t *testing.T) {
 	}
 }
 
-// TestFDAutoreap checks that no wait returns such a child, that a wait that blocks does
-// so until the child exits, and that the signal comes all the same.
+// TestFDAutoreap checks that no wait call returns a child with CLONE_AUTOREAP, that a wait call
+// waits until the child exits, and that the child's exit signal is sent.
 func TestFDAutoreap(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		kit.OnEach(t, []uint64{0, kit.SIGCHLD, uint64(unix.SIGUSR1), 64, 200, linux.CLONE_FD | kit.SIGCHLD, linux.CLONE_VFORK | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
@@ -111,7 +112,7 @@ func TestFDAutoreap(t *testing.T) {
 	})
 }
 
-// TestFDAutoreapStops checks that stops and continues are reported as of any child.
+// TestFDAutoreapStops checks that wait calls report stops and continues of the child.
 func TestFDAutoreapStops(t *testing.T) {
 	s := kit.NewScript(t)
 	g := newGate(s)
@@ -132,8 +133,8 @@ func TestFDAutoreapStops(t *testing.T) {
 	checkGone(t)
 }
 
-// TestFDAutoreapInherited checks that the children of such a child are no such
-// children.
+// TestFDAutoreapInherited checks that the children of a child with CLONE_AUTOREAP do not reap
+// themselves.
 func TestFDAutoreapInherited(t *testing.T) {
 	s := kit.NewScript(t)
 	child := s.NewList()
@@ -151,8 +152,8 @@ func TestFDAutoreapInherited(t *testing.T) {
 	checkGone(t)
 }
 
-// TestFDAutoreapReparented checks that such a child reaps itself whoever is its
-// parent by then, and that this parent gets the signal.
+// TestFDAutoreapReparented checks that the child still reaps itself under a new parent, and that
+// the new parent gets the signal.
 func TestFDAutoreapReparented(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -180,8 +181,8 @@ func TestFDAutoreapReparented(t *testing.T) {
 	})
 }
 
-// TestFDAutoreapTraced checks that a tracer has its wait first, whether it is the
-// parent or another process.
+// TestFDAutoreapTraced checks that a tracer's wait call still returns the child, whether the
+// tracer is the parent or another process.
 func TestFDAutoreapTraced(t *testing.T) {
 	const ptraceTraceme, ptraceSeize = 0, 0x4206
 	t.Run("parent", func(t *testing.T) {
@@ -243,8 +244,8 @@ func TestFDAutoreapTraced(t *testing.T) {
 	}
 }
 
-// TestFDAutoreapThreads checks that a child has exited when its last thread has, and that
-// the child keeps the flag when another thread than its first executes a program.
+// TestFDAutoreapThreads checks that a child exits when its last thread exits, and that the child
+// keeps the flag if a thread other than its first executes a program.
 func TestFDAutoreapThreads(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -276,7 +277,7 @@ func TestFDAutoreapThreads(t *testing.T) {
 			early := s.Sys(unix.SYS_READ, fd, buf, len(buf))
 			g.open(s.List)
 			if tc.exec {
-				// Until the program runs, which lives for a while.
+				// By then the program runs, and it runs for a while.
 				s.Sleep(s.List, 100*time.Millisecond)
 			}
 			alive := s.Sys(unix.SYS_KILL, call, 0)
@@ -297,8 +298,8 @@ func TestFDAutoreapThreads(t *testing.T) {
 	}
 }
 
-// TestFDAutoreapThread checks that a thread can have the flag, which every thread
-// lives by.
+// TestFDAutoreapThread checks that CLONE_AUTOREAP is accepted with CLONE_THREAD, where it has no
+// effect.
 func TestFDAutoreapThread(t *testing.T) {
 	s := kit.NewScript(t)
 	thread := s.NewList()

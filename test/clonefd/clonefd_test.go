@@ -27,8 +27,8 @@ func clonefdInfo(t *testing.T, buf []byte) linux.ClonefdInfo {
 	return info
 }
 
-// TestFDArgsSize checks that the struct has grown and nothing else has changed: any
-// size up to the larger one is read, and not one byte more.
+// TestFDArgsSize checks that every size up to that of the larger struct is valid, and that the
+// kernel reads exactly args_size bytes.
 func TestFDArgsSize(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		page := unix.Getpagesize()
@@ -58,8 +58,8 @@ func TestFDArgsSize(t *testing.T) {
 	})
 }
 
-// TestFDFlags checks which flags there are, and that a call that is refused has
-// done nothing: no child, no descriptor, and no number where one would be.
+// TestFDFlags checks which flags are valid, and that a refused call creates no child and no
+// descriptor, and does not write to *clonefd.
 func TestFDFlags(t *testing.T) {
 	const fd, autoreap = linux.CLONE_FD | kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD
 	type test struct {
@@ -79,7 +79,7 @@ func TestFDFlags(t *testing.T) {
 		{flags: fd | 1<<32, want: unix.EINVAL},
 		{flags: autoreap},
 		{flags: autoreap | 1<<63, want: unix.EINVAL},
-		// Without CLONE_FD nobody looks there.
+		// Without CLONE_FD, clonefd_flags is ignored.
 		{flags: kit.SIGCHLD, fdFlags: ^uint32(0)},
 		{flags: autoreap, fdFlags: ^uint32(0)},
 	}
@@ -118,8 +118,8 @@ func TestFDFlags(t *testing.T) {
 	})
 }
 
-// TestFDNoChild checks that a caller that cannot have the descriptor has no child
-// either, and that nothing is left of the attempt.
+// TestFDNoChild checks that a call that cannot create the descriptor creates no child either, and
+// leaves nothing behind.
 func TestFDNoChild(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		readOnly := rawclone.AddrOf(kit.Protected(t, 1, unix.PROT_READ))
@@ -127,7 +127,7 @@ func TestFDNoChild(t *testing.T) {
 			name    string
 			clonefd uintptr
 			noRoom  bool
-			size    uintptr // what is left out of the struct
+			size    uintptr // bytes that the call leaves out of the struct
 			want    syscall.Errno
 		}{
 			{name: "NULL", clonefd: 1, size: uintptr(2 * a.Word), want: unix.EFAULT},
@@ -171,15 +171,15 @@ func TestFDNoChild(t *testing.T) {
 	})
 }
 
-// limitFiles appends a limit on descriptors, which can be raised again.
+// limitFiles appends a call that limits descriptors to n. A later call can raise the limit.
 func limitFiles(s *kit.Script, n uintptr) {
 	limit := s.Buffer(16)
 	*rawclone.WordOf(limit), *rawclone.WordOf(limit[8:]) = n, 100
 	s.Sys(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, limit, 0)
 }
 
-// TestFDRead checks what is read from a descriptor: how the child has exited, once,
-// however the child exited and whoever has waited for it by then.
+// TestFDRead checks that the first read returns how the child exited, and that later reads return
+// end of file. An earlier wait call for the child makes no difference.
 func TestFDRead(t *testing.T) {
 	exited := linux.ClonefdInfo{Code: kit.CLD_EXITED, Status: 7}
 	killed := linux.ClonefdInfo{Code: kit.CLD_KILLED, Status: int32(unix.SIGKILL)}
@@ -231,7 +231,7 @@ func TestFDRead(t *testing.T) {
 				s.OK(call)
 				got := clonefdInfo(t, buf)
 				if got.Utime > 60e6 || got.Stime > 60e6 {
-					t.Errorf("the child took %d and %d us", got.Utime, got.Stime)
+					t.Errorf("the CPU times of the child are %d and %d us, want less than a minute", got.Utime, got.Stime)
 				}
 				got.Utime, got.Stime = 0, 0
 				if got != tc.want || first.Ret != fdInfoSize {
@@ -253,8 +253,8 @@ func TestFDRead(t *testing.T) {
 	})
 }
 
-// store32 appends the storing of a result, or a descriptor, at buf[at:at+4]. The word
-// around it is written, so what follows it must be stored after.
+// store32 appends a store of a result or a descriptor at buf[at:at+4]. It stores a whole word, so
+// the bytes behind it must be stored later.
 func store32(l *rawclone.List, buf []byte, at int, v any) {
 	l.Sys(rawclone.TrapStore, rawclone.AddrOf(buf)+uintptr(at), v)
 }

@@ -15,8 +15,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFDEscaped checks what another thread has that gets hold of the descriptor of a
-// call that fails: a descriptor of a child that is gone.
+// TestFDEscaped checks a descriptor that another thread duplicates before the call fails. The
+// duplicate must behave like the descriptor of a child that has been reaped.
 func TestFDEscaped(t *testing.T) {
 	readOnly := kit.Memory(t, 1)
 	if err := unix.Mprotect(readOnly, unix.PROT_READ); err != nil {
@@ -43,7 +43,7 @@ func TestFDEscaped(t *testing.T) {
 				ClonefdFlags: tc.fdFlags,
 			}, s.Exiting(7))
 			try, escaped := tc.escape(t)
-			// The number that the next descriptor gets.
+			// next is the number of the next descriptor.
 			next, err := unix.Dup(0)
 			if err != nil {
 				t.Fatal(err)
@@ -65,7 +65,7 @@ func TestFDEscaped(t *testing.T) {
 			done.Store(true)
 			thief.Wait()
 			if !caught.Load() {
-				t.Skip("no descriptor was caught")
+				t.Skip("the other thread did not duplicate a descriptor in time")
 			}
 			fd := escaped()
 			defer unix.Close(fd)
@@ -85,7 +85,7 @@ func TestFDEscaped(t *testing.T) {
 	}
 }
 
-// byDup duplicates a descriptor, in the table that the call takes it out of.
+// byDup duplicates a descriptor in the descriptor table of the caller.
 func byDup(*testing.T) (try func(fd int) bool, escaped func() int) {
 	dup := -1
 	return func(fd int) bool {

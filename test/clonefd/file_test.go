@@ -18,20 +18,20 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// The tests in this file have the Go program itself as the parent.
+// In the tests in this file, the parent is the Go program itself.
 
-// fdChild is a child of the test's own process, made with CLONE_FD.
+// fdChild is a child of the test's own process, created with CLONE_FD.
 type fdChild struct {
 	t   *testing.T
 	pid int
 	fd  int
 
-	// gate is the end of a pipe: the child goes on when it can read a byte.
+	// gate is the write end of a pipe. The child waits until it reads a byte from the pipe.
 	gate *os.File
 }
 
-// newFDChild makes a child that waits until it may go on, does what then appends, and
-// exits with status 7.
+// newFDChild creates a child that waits at its gate, executes what then appends, and exits with
+// status 7.
 func newFDChild(t *testing.T, flags uint64, fdFlags uint32, then func(l *rawclone.List)) *fdChild {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -62,10 +62,10 @@ func newFDChild(t *testing.T, flags uint64, fdFlags uint32, then func(l *rawclon
 	return c
 }
 
-// finish lets the child go on and end.
+// finish opens the gate, so that the child exits.
 func (c *fdChild) finish() { c.gate.Write(make([]byte, 1)) }
 
-// read returns what is read from fd.
+// read reads the info from fd.
 func read(fd int) (info linux.ClonefdInfo, n int, err error) {
 	buf := make([]byte, 100)
 	for {
@@ -80,17 +80,17 @@ func read(fd int) (info linux.ClonefdInfo, n int, err error) {
 	return info, n, err
 }
 
-// await fails the test if fd does not tell of the end soon.
+// await waits until fd reports the exit of the child. It fails the test after 20 seconds.
 func await(t *testing.T, fd int) {
 	t.Helper()
 	if _, err := pollFor(fd, unix.POLLIN, 20*time.Second); err != nil {
-		t.Fatalf("the child's end is not told: %v", err)
+		t.Fatalf("the exit of the child is not reported: %v", err)
 	}
 }
 
 const pollRDNorm = 0x40
 
-// pollFor polls fd for events and returns those that there are.
+// pollFor polls fd for events and returns the events that poll reports.
 func pollFor(fd int, events int16, patience time.Duration) (int16, error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
@@ -109,8 +109,8 @@ func pollFor(fd int, events int16, patience time.Duration) (int16, error) {
 
 var errTimeout = errors.New("timeout")
 
-// TestFDPoll checks what a descriptor is ready for, before the child's end and
-// after, by each call that asks, and that who waits is woken.
+// TestFDPoll checks what poll, epoll, select and read report before and after the child exits. The
+// exit must also wake tasks that wait in these calls.
 func TestFDPoll(t *testing.T) {
 	const in, ready = unix.POLLIN | pollRDNorm | unix.POLLOUT | unix.POLLPRI, unix.POLLIN | pollRDNorm | unix.POLLHUP
 	epoll := func(fd int, events uint32, patience time.Duration) (int16, error) {
@@ -185,7 +185,7 @@ func TestFDPoll(t *testing.T) {
 		c := newFDChild(t, flags, 0, nil)
 		for _, a := range asks {
 			if a.name == "read" {
-				continue // It would wait.
+				continue // would wait
 			}
 			if got, err := a.ask(c.fd, 0); err != errTimeout {
 				t.Errorf("%s: %#x, %v while the child runs", a.name, got, err)
@@ -196,7 +196,7 @@ func TestFDPoll(t *testing.T) {
 			for range 3 {
 				waiting.Go(func() {
 					if got, err := a.ask(c.fd, 20*time.Second); got != a.want || err != nil {
-						t.Errorf("%s, having waited: %#x, %v, want %#x", a.name, got, err, a.want)
+						t.Errorf("%s, after a wait: %#x, %v, want %#x", a.name, got, err, a.want)
 					}
 				})
 			}
@@ -206,14 +206,14 @@ func TestFDPoll(t *testing.T) {
 		waiting.Wait()
 		for _, a := range asks {
 			if got, err := a.ask(c.fd, 0); got != a.want || err != nil {
-				t.Errorf("%s: %#x, %v after the end, want %#x", a.name, got, err, a.want)
+				t.Errorf("%s: %#x, %v after the exit, want %#x", a.name, got, err, a.want)
 			}
 		}
 	})
 }
 
-// TestFDNonblock checks that reading waits or does not, as the flags say, also
-// where they are changed later.
+// TestFDNonblock checks that O_NONBLOCK, from clonefd_flags or set later, decides whether a read
+// waits.
 func TestFDNonblock(t *testing.T) {
 	for _, fdFlags := range []uint32{linux.CLONEFD_NONBLOCK, unix.O_NONBLOCK} {
 		t.Run(kit.FDFlags(fdFlags), func(t *testing.T) {
@@ -232,7 +232,8 @@ func TestFDNonblock(t *testing.T) {
 	}
 }
 
-// TestFDWrite checks that a byte is a signal, under the rules of kill(2).
+// TestFDWrite checks that a write of one byte sends the signal with that number, under the rules
+// of kill(2).
 func TestFDWrite(t *testing.T) {
 	kit.OnEach(t, []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 		c := newFDChild(t, flags, 0, nil)
@@ -253,7 +254,7 @@ func TestFDWrite(t *testing.T) {
 			}
 		}
 		if _, err := pollFor(c.fd, unix.POLLIN, 0); err != errTimeout {
-			t.Fatalf("the child has ended, %v, and nobody sent a signal that ends it", err)
+			t.Fatalf("the child has exited without a signal that kills it: %v", err)
 		}
 		if n, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); n != 1 || err != nil {
 			t.Errorf("writing SIGKILL: %d, %v", n, err)
@@ -262,7 +263,7 @@ func TestFDWrite(t *testing.T) {
 			t.Errorf("after SIGKILL, read %d, %+v, %v", n, info, err)
 		}
 		if flags == kit.SIGCHLD {
-			// As with kill, a zombie takes signals.
+			// As for kill(2), a signal to a zombie is not an error.
 			if _, err := unix.Write(c.fd, []byte{byte(unix.SIGKILL)}); err != nil {
 				t.Errorf("writing to a zombie: %v", err)
 			}
@@ -270,14 +271,13 @@ func TestFDWrite(t *testing.T) {
 		}
 		for _, sig := range []byte{0, byte(unix.SIGKILL)} {
 			if _, err := unix.Write(c.fd, []byte{sig}); err != unix.ESRCH {
-				t.Errorf("writing %d when the child is gone: %v, want ESRCH", sig, err)
+				t.Errorf("writing %d after the child was reaped: %v, want ESRCH", sig, err)
 			}
 		}
 	})
 }
 
-// TestFDWritePermission checks that a descriptor gives nobody a signal that kill(2)
-// would not.
+// TestFDWritePermission checks that a write needs the permission of kill(2).
 func TestFDWritePermission(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root")
@@ -295,7 +295,8 @@ func TestFDWritePermission(t *testing.T) {
 	}
 }
 
-// TestFDIoctl checks the child's ID, as the caller's PID namespace has it.
+// TestFDIoctl checks the child's ID in the caller's PID namespace, before and after the child
+// exits and is reaped.
 func TestFDIoctl(t *testing.T) {
 	ids := func(t *testing.T, fd int) (tid, pid int) {
 		t.Helper()
@@ -317,7 +318,7 @@ func TestFDIoctl(t *testing.T) {
 		if _, err := unix.IoctlRetInt(c.fd, 0x4303); err != unix.ENOTTY {
 			t.Errorf("ioctl 0x4303: %v, want ENOTTY", err)
 		}
-		// In a namespace that the child is not in.
+		// A caller in a PID namespace without the child gets 0.
 		s := kit.NewScript(t)
 		elsewhere := s.NewList()
 		pid := elsewhere.Sys(unix.SYS_IOCTL, c.fd, linux.CLONEFD_IOC_GETPID)
@@ -327,7 +328,7 @@ func TestFDIoctl(t *testing.T) {
 		s.Run()
 		s.OK(call, pid)
 		if pid.Ret != 0 {
-			t.Errorf("the pid is %d where there is no such process, want 0", pid.Ret)
+			t.Errorf("the pid is %d in a PID namespace without the child, want 0", pid.Ret)
 		}
 
 		c.finish()
@@ -339,19 +340,19 @@ func TestFDIoctl(t *testing.T) {
 			kit.Reap(t, c.pid)
 		}
 		if tid, pid := ids(t, c.fd); tid != 0 || pid != 0 {
-			t.Errorf("tid %d, pid %d of a child that is gone, want 0", tid, pid)
+			t.Errorf("tid %d, pid %d of a child that was reaped, want 0", tid, pid)
 		}
 	})
 }
 
-// TestFDIsADescriptor checks that the descriptor is one like all others: who has
-// it, what is seen of it, and where it can go.
+// TestFDIsADescriptor checks what /proc shows of the descriptor, that fork and a socket pass it on,
+// and that the child does not have it.
 func TestFDIsADescriptor(t *testing.T) {
 	var inChild *rawclone.Op
 	c := newFDChild(t, kit.SIGCHLD, 0, func(l *rawclone.List) {
 		inChild = l.Sys(unix.SYS_FCNTL, 0, unix.F_GETFD)
 	})
-	// The child was made when the number was not known yet.
+	// The number was not known when the child was created.
 	inChild.Args[0] = uintptr(c.fd)
 
 	if link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.fd)); link != "anon_inode:[clonefd]" || err != nil {
@@ -370,7 +371,7 @@ func TestFDIsADescriptor(t *testing.T) {
 		}
 	}
 
-	// To another process, by fork and by a socket, and back by another number.
+	// A process inherits the descriptor by fork. A socket passes it under another number.
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -391,7 +392,7 @@ func TestFDIsADescriptor(t *testing.T) {
 		t.Errorf("a process that is not the child's parent read %d bytes (%s), %+v", int(inherited.Ret), kit.ErrnoName(inherited.Errno()), info)
 	}
 	if _, n, err := read(passed); n != 0 || err != nil {
-		t.Errorf("the info was read, and the descriptor from a socket gives %d bytes, %v", n, err)
+		t.Errorf("after the info was read, the descriptor from a socket returns %d bytes, %v", n, err)
 	}
 	if pid, err := unix.IoctlRetInt(passed, linux.CLONEFD_IOC_GETPID); pid != c.pid || err != nil {
 		t.Errorf("the descriptor from a socket is of process %d, %v, want %d", pid, err, c.pid)
@@ -402,11 +403,11 @@ func TestFDIsADescriptor(t *testing.T) {
 	}
 }
 
-// TestFDKillOnClose checks when the child is killed: with the last reference to the
-// descriptor, wherever that is, and not before; and never without the flag.
+// TestFDKillOnClose checks that closing the last reference to the descriptor, in any process,
+// kills the child, and that no earlier close does. Without the flag, no close kills the child.
 func TestFDKillOnClose(t *testing.T) {
 	kit.OnEach(t, []uint64{kit.SIGCHLD, linux.CLONE_AUTOREAP | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
-		// In this order: a child has what is open already.
+		// The order matters, because a child inherits open descriptors.
 		other := newFDChild(t, flags, 0, nil)
 		c := newFDChild(t, flags, linux.CLONEFD_KILL_ON_CLOSE, nil)
 		pidfd, err := unix.PidfdOpen(c.pid, 0)
@@ -422,18 +423,18 @@ func TestFDKillOnClose(t *testing.T) {
 		unix.Close(other.fd)
 		c.fd, other.fd = -1, -1
 		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Millisecond); err != errTimeout {
-			t.Errorf("one of two descriptors was closed, and the child has ended: %v", err)
+			t.Errorf("one of two descriptors was closed, and the child has exited: %v", err)
 		}
-		// A process that inherits the descriptor, and ends.
+		// Another process inherits the descriptor, and exits.
 		s := kit.NewScript(t)
 		s.Sys(unix.SYS_CLOSE, second)
 		s.Run()
 		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Millisecond); err != errTimeout {
-			t.Errorf("another process closed its descriptor, and the child has ended: %v", err)
+			t.Errorf("another process closed its descriptor, and the child has exited: %v", err)
 		}
 		unix.Close(second)
 		if _, err := pollFor(pidfd, unix.POLLIN, 20*time.Second); err != nil {
-			t.Errorf("the last descriptor was closed, and the child has not ended: %v", err)
+			t.Errorf("the last descriptor was closed, and the child has not exited: %v", err)
 		}
 		if flags&linux.CLONE_AUTOREAP == 0 {
 			kit.CheckStatus(t, "the child", kit.Reap(t, c.pid), "SIGKILL")

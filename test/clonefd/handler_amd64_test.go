@@ -13,9 +13,9 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFDReadSignalHandler checks that a read or a poll that waits for the exit reports the
-// exit, and not EINTR, if a handler for SIGCHLD without SA_RESTART runs at that moment.
-// gVisor's wait4 returns EINTR there.
+// TestFDReadSignalHandler checks that a read or a poll that waits for the exit reports the exit,
+// even if a SIGCHLD handler without SA_RESTART runs at that moment. gVisor's wait4 returns EINTR
+// in this case.
 func TestFDReadSignalHandler(t *testing.T) {
 	const saRestorer = 0x04000000
 	for _, tc := range []struct {

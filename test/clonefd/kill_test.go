@@ -14,8 +14,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFDKillOnClosePrivilege checks who may have a child that is killed on close: a
-// caller with CAP_SYS_ADMIN in its user namespace, or with no_new_privs.
+// TestFDKillOnClosePrivilege checks that CLONEFD_KILL_ON_CLOSE needs CAP_SYS_ADMIN in the user
+// namespace of the caller, or no_new_privs.
 func TestFDKillOnClosePrivilege(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root")
@@ -24,7 +24,7 @@ func TestFDKillOnClosePrivilege(t *testing.T) {
 		for _, tc := range []struct {
 			name       string
 			user       uintptr
-			drop       bool // CAP_SYS_ADMIN
+			drop       bool // drop CAP_SYS_ADMIN
 			userNS     bool
 			noNewPrivs bool
 			fdFlags    uint32
@@ -52,7 +52,7 @@ func TestFDKillOnClosePrivilege(t *testing.T) {
 					s.Sys(unix.SYS_SETRESUID, tc.user, tc.user, tc.user)
 				}
 				if tc.drop {
-					// Of the permitted and effective ones; then the bounding set.
+					// capset drops all permitted and effective capabilities.
 					header, caps := s.Buffer(8), s.Buffer(24)
 					*rawclone.WordOf(header) = unix.LINUX_CAPABILITY_VERSION_3
 					s.Sys(unix.SYS_CAPGET, rawclone.AddrOf(header), rawclone.AddrOf(caps))
@@ -74,7 +74,7 @@ func TestFDKillOnClosePrivilege(t *testing.T) {
 					return
 				}
 				if e := none.Errno(); e != unix.ECHILD {
-					t.Errorf("wait4: %d (%s), want ECHILD: there is a child", int(none.Ret), kit.ErrnoName(e))
+					t.Errorf("wait4: %d (%s), want ECHILD: the call has created a child", int(none.Ret), kit.ErrnoName(e))
 				}
 				if *fd != kit.NoFD || after.Ret != before.Ret {
 					t.Errorf("*clonefd is %#x, and the next descriptor %d; want %#x and %d", *fd, after.Ret, kit.NoFD, before.Ret)
@@ -84,8 +84,8 @@ func TestFDKillOnClosePrivilege(t *testing.T) {
 	})
 }
 
-// TestFDAutoreapExec checks that execve resets the exit signal, as on Linux: a child that
-// reaps itself and has none sends SIGCHLD once it has executed a program.
+// TestFDAutoreapExec checks that execve resets the exit signal to SIGCHLD, as on Linux. A child
+// without an exit signal that executes a program therefore sends SIGCHLD.
 func TestFDAutoreapExec(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -18,13 +18,13 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// quick is a call by the Go program that makes children with CLONE_FD which end at
-// once, one at a time. They share its memory, of which they use nothing: to copy it
-// takes a hundred times as long as the rest.
+// quick is a call by which the Go program creates a child with CLONE_FD that exits at once. The
+// child shares the memory of the program, because copying the memory would take a hundred times
+// as long as everything else.
 type quick struct {
 	call   *rawclone.Op
 	fd     *uintptr
-	status *uintptr // that the children exit with
+	status *uintptr // exit status of the children
 }
 
 func newQuick(t *testing.T, a *kit.ABI, flags uint64, fdFlags uint32) *quick {
@@ -36,8 +36,7 @@ func newQuick(t *testing.T, a *kit.ABI, flags uint64, fdFlags uint32) *quick {
 	return q
 }
 
-// start makes a child that exits with a status. The one before it has ended, or has
-// its status already.
+// start creates a child that exits with a status. The previous child must have read its own status.
 func (q *quick) start(status uintptr) (pid, fd int, err error) {
 	*q.status = status
 	ret, errno := rawclone.Do(q.call)
@@ -47,8 +46,8 @@ func (q *quick) start(status uintptr) (pid, fd int, err error) {
 	return int(ret), int(int32(*q.fd)), nil
 }
 
-// noWait calls wait4 for any child until done, and fails the test if it gets one: that
-// is what a program's own wait loop may do, which a library must not disturb.
+// noWait calls wait4 for any child until done, as the wait loop of a program may do. It fails the
+// test if wait4 returns a child.
 func noWait(t *testing.T, done *atomic.Bool) {
 	for !done.Load() {
 		if pid, err := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG, nil); pid > 0 {
@@ -59,8 +58,8 @@ func noWait(t *testing.T, done *atomic.Bool) {
 	}
 }
 
-// TestFDManyChildren checks that none of many children is lost, mixed up with
-// another, or seen by a wait, and that nothing is left of them.
+// TestFDManyChildren checks that the exits of many children are neither lost nor mixed up, that no
+// wait call returns a child, and that nothing is left behind.
 func TestFDManyChildren(t *testing.T) {
 	children := 10_000
 	if testing.Short() {
@@ -87,7 +86,7 @@ func TestFDManyChildren(t *testing.T) {
 					t.Errorf("child %d: read %d bytes, %+v, %v, want status %d", n, got, info, err, want)
 				}
 				if err := unix.Kill(pid, 0); err != unix.ESRCH {
-					t.Errorf("child %d, when its end had been read: kill: %v, want ESRCH", n, err)
+					t.Errorf("child %d, after its exit was read: kill: %v, want ESRCH", n, err)
 				}
 				unix.Close(fd)
 			}
@@ -97,11 +96,11 @@ func TestFDManyChildren(t *testing.T) {
 	done.Store(true)
 	waiter.Wait()
 	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors, were %d", after, before)
+		t.Errorf("%d descriptors are open, want %d as before", after, before)
 	}
 }
 
-// descriptors returns how many this process has.
+// descriptors returns the number of open descriptors of this process.
 func descriptors(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -111,7 +110,7 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// TestFDManyReaders checks that of all who read, one has the info.
+// TestFDManyReaders checks that exactly one of several readers gets the info.
 func TestFDManyReaders(t *testing.T) {
 	q := newQuick(t, kit.Default(), linux.CLONE_AUTOREAP, 0)
 	rounds := 200
@@ -144,9 +143,9 @@ func TestFDManyReaders(t *testing.T) {
 	}
 }
 
-// TestFDKillRace checks that a child that is killed while it starts, runs or ends is
-// one that was killed or one that ended, and gone in the end: by a signal through the
-// descriptor, by kill, or by the closing of the descriptor.
+// TestFDKillRace checks that a child that is killed while it starts, runs or exits is reported as
+// killed or as exited, and does not survive. The signal comes through the descriptor, by kill, or
+// by closing the descriptor.
 func TestFDKillRace(t *testing.T) {
 	rounds := 600
 	if testing.Short() {
@@ -203,9 +202,8 @@ func TestFDKillRace(t *testing.T) {
 	waiter.Wait()
 }
 
-// TestFDParentDies checks that the end of a parent, at whatever moment, neither
-// loses a child nor leaves one: those with CLONEFD_KILL_ON_CLOSE are killed, and all
-// reap themselves.
+// TestFDParentDies checks that no child is left when a parent exits at any moment: children with
+// CLONEFD_KILL_ON_CLOSE are killed, and all children reap themselves.
 func TestFDParentDies(t *testing.T) {
 	rounds := 20
 	if testing.Short() {
@@ -229,7 +227,7 @@ func TestFDParentDies(t *testing.T) {
 			pids = append(pids, call)
 		}
 		if i%2 == 0 {
-			// Closes the descriptors, and lives on.
+			// The parent closes the descriptors by execve, and goes on.
 			kit.Exec(parent)
 		}
 		parent.Exit(0)
@@ -255,7 +253,7 @@ func TestFDParentDies(t *testing.T) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("round %d: children of a parent that is gone: %v", i, left)
+				t.Fatalf("round %d: children are left after their parent has exited: %v", i, left)
 			}
 		}
 	}

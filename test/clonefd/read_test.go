@@ -14,12 +14,12 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// wantInfo is what a read of a descriptor gives of a child of newFDChild, without its
-// times.
+// wantInfo is the start of what a read returns for a child of newFDChild: the code and the
+// status.
 var wantInfo = []byte{kit.CLD_EXITED, 0, 0, 0, 7, 0, 0, 0}
 
-// TestFDShortRead checks that a read with less room than the info gives what fits, and
-// end of file afterwards.
+// TestFDShortRead checks that a read with less room than the info returns what fits, and that
+// the next read returns end of file.
 func TestFDShortRead(t *testing.T) {
 	for _, size := range []int{1, 4, 8, fdInfoSize - 1, fdInfoSize, fdInfoSize + 1} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -34,7 +34,7 @@ func TestFDShortRead(t *testing.T) {
 			if err := unix.SetNonblock(c.fd, false); err != nil {
 				t.Fatal(err)
 			}
-			// The read waits if it is first.
+			// Usually the read comes first, and waits for the exit.
 			time.AfterFunc(10*time.Millisecond, c.finish)
 			n, err := ignoringEINTR(func() (int, error) { return unix.Read(c.fd, buf) })
 			if want := min(size, fdInfoSize); n != want || err != nil || !bytes.HasPrefix(buf, wantInfo[:min(n, len(wantInfo))]) {
@@ -65,7 +65,7 @@ func TestFDEmptyRead(t *testing.T) {
 	}
 }
 
-// TestFDReadv checks that a scattered read is one read with the room of all its parts.
+// TestFDReadv checks that readv is one read with the room of all its buffers.
 func TestFDReadv(t *testing.T) {
 	for _, sizes := range [][]int{{8, 16}, {1, 0, 3, 4}, {4, 4, 8, 8, 8}, {3, 2}} {
 		t.Run(fmt.Sprint(sizes), func(t *testing.T) {
@@ -90,8 +90,8 @@ func TestFDReadv(t *testing.T) {
 	}
 }
 
-// TestFDReadFault checks that a read that faults, even in the middle, is EFAULT and
-// consumes nothing.
+// TestFDReadFault checks that a read that faults, even in the middle, returns EFAULT and consumes
+// nothing.
 func TestFDReadFault(t *testing.T) {
 	page := unix.Getpagesize()
 	mem := kit.Memory(t, 2)

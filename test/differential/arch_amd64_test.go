@@ -4,8 +4,8 @@ package differential
 
 import "golang.org/x/sys/unix"
 
-// program is machine code that does write(writeFD, 0x10000000, 1), where the program
-// is loaded, and exit_group(7).
+// program is machine code that calls write(writeFD, 0x10000000, 1) and exit_group(7). It is
+// loaded at 0x10000000.
 var program = []byte{
 	0xbf, writeFD, 0, 0, 0, // mov $writeFD, %edi
 	0xbe, 0, 0, 0, 0x10, // mov $0x10000000, %esi

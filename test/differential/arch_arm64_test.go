@@ -2,8 +2,8 @@
 
 package differential
 
-// program is machine code that does write(writeFD, 0x10000000, 1), where the program
-// is loaded, and exit_group(7).
+// program is machine code that calls write(writeFD, 0x10000000, 1) and exit_group(7). It is
+// loaded at 0x10000000.
 var program = []byte{
 	0x20, 0x0c, 0x80, 0xd2, // mov x0, #97, writeFD
 	0x01, 0x00, 0xa2, 0xd2, // mov x1, #0x10000000

@@ -13,8 +13,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// call is a call of clone4 and who makes it. It has no addresses: these are the
-// same only in one run.
+// call is a call of clone4 and its caller. It has no addresses, because they differ from run to
+// run.
 type call struct {
 	abi    *kit.ABI
 	caller caller
@@ -24,40 +24,40 @@ type call struct {
 	upper  uint64      // the upper halves of the registers with the flags
 	flags  uint64      // exit signal included
 	size   uint64      // args_size
-	args   place       // where the struct is
-	beyond int         // atPageEnd: how many of its bytes are in the page behind
+	args   place       // the struct
+	beyond int         // atPageEnd: number of its bytes in the next page
 	ptid   place       //
 	ctid   place       //
 	stack  string      // stack_start: a key of stacks
 	length uint64      // stack_size
 	tls    string      // a key of threadPointers
-	end    end         // how the child ends
+	end    end         // how the child exits
 }
 
 const ordinaryUID = 12345
 
-// caller is what kind of task makes the call. It is always a child of a process
-// that does nothing else, or a thread of such a child.
+// caller is the kind of task that makes the call. Its process is a child of a process that does
+// nothing else.
 type caller string
 
 const (
-	callerMain   caller = "main"   // the one thread of a process
+	callerMain   caller = "main"   // the only thread of a process
 	callerThread caller = "thread" // a process's second thread
-	callerVfork  caller = "vfork"  // a child by CLONE_VM and CLONE_VFORK
+	callerVfork  caller = "vfork"  // a child of CLONE_VM and CLONE_VFORK
 	callerInit   caller = "init"   // the first process of a PID namespace
 )
 
-// end is how a child ends.
+// end is the way in which a child exits.
 type end string
 
 const (
 	endGroup end = "exit_group"
 	endTask  end = "exit"
-	endKill  end = "kill" // by SIGKILL that it sends itself, or exit if that does nothing
+	endKill  end = "kill" // sends itself SIGKILL, and exits if that has no effect
 	endExec  end = "exec" // executes a program that exits
 )
 
-// place is where a pointer points to.
+// place is a place to which a pointer can point.
 type place string
 
 const (
@@ -78,7 +78,7 @@ const (
 	atPtid       place = "ptid"       // ctid: where ptid points to
 )
 
-// badAddresses are the places that are the same in every process.
+// badAddresses are the places with the same address in every process.
 var badAddresses = map[place]uint64{
 	atNull:     0,
 	atLow:      1,
@@ -96,9 +96,9 @@ var (
 // stacks are the values of stack_start; "given" is an address of private memory.
 var stacks = map[string]uint64{"0": 0, "given": 0, "given+3": 3, "8": 8, "1": 1, "user-end": 0x7ffffffff000, "kernel": 0xffff800000000000, "non-canon": 1 << 63, "last": 1<<64 - 1}
 
-// threadPointers are the values of tls; "given" is an address of private memory.
-// What is between the largest user address with 4 levels of page tables and with 5
-// depends on the machine, and is not tried.
+// threadPointers are the values of tls; "given" is an address of private memory. Values between
+// the largest user addresses of 4-level and 5-level page tables are left out, because their
+// outcome depends on the machine.
 var threadPointers = map[string]uint64{"0": 0, "given": 0, "12345": 12345, "4-levels": 1<<47 - 4097, "5-levels": 1<<56 - 4096, "2^56": 1 << 56, "non-canon": 1 << 63, "last": 1<<64 - 1}
 
 // fixedTLS returns whether the outcome for tls is the same on each machine.
@@ -165,15 +165,15 @@ func generate(seed uint64, i, n int) *call {
 	c.stack = pick(rng, "0", "0", "given", "given", "given", "given+3", "8", "1", "user-end", "kernel", "non-canon", "last")
 	c.length = pick(rng, uint64(0), 0, 1, 4096, 1<<31, 1<<64-1)
 	c.tls = pick(rng, "given", "given", "given", "0", "12345", "4-levels", "5-levels", "2^56", "non-canon", "last")
-	if f := c.passed(linux.Clone4Args{TLS: threadPointers[c.tls]}); !fixedTLS(f.TLS) { // cut off in the middle
+	if f := c.passed(linux.Clone4Args{TLS: threadPointers[c.tls]}); !fixedTLS(f.TLS) { // args_size cuts tls off
 		c.tls = "12345"
 	}
 	c.end = pick(rng, endGroup, endGroup, endTask, endKill, endExec)
 	if c.flags&linux.CLONE_THREAD != 0 {
-		c.end = endTask // the others end the caller as well
+		c.end = endTask // other ways end the caller too
 	}
 	if c.has(linux.CLONE_CHILD_CLEARTID) && c.flags&(linux.CLONE_THREAD|linux.CLONE_PARENT) != 0 {
-		// The caller cannot wait for the child, but for *ctid to be cleared.
+		// The caller cannot wait for the child, so it waits until *ctid is cleared.
 		if c.ctidPlace() == atUnaligned {
 			c.ctid = atPrivate
 		}
@@ -194,7 +194,7 @@ func generateFlags(rng *rand.Rand) uint64 {
 		}
 	}
 	switch rng.IntN(10) {
-	case 0, 1: // a fork
+	case 0, 1: // like fork
 	case 2:
 		flags = linux.CLONE_VM | linux.CLONE_VFORK
 	case 3, 4:
@@ -209,7 +209,7 @@ func generateFlags(rng *rand.Rand) uint64 {
 	}
 	each(linux.CLONE_SETTLS|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_SETTID|linux.CLONE_CHILD_CLEARTID, 40)
 	each(0xffffff00, 3)
-	if chance(rng, 85) { // make it one that is accepted
+	if chance(rng, 85) { // make the combination valid
 		flags &^= kit.RefusedFlags
 		if flags&linux.CLONE_THREAD != 0 {
 			flags |= linux.CLONE_SIGHAND
@@ -236,17 +236,16 @@ func generateFlags(rng *rand.Rand) uint64 {
 	}
 	signal := rng.Uint64N(256)
 	if signal == uint64(unix.SIGSTOP) || signal == uint64(unix.SIGKILL) {
-		// What a caller sees that is stopped or killed meanwhile is a race.
+		// The exit signal could stop or kill the caller at any moment, which is a race.
 		signal = uint64(unix.SIGUSR2)
 	}
 	return flags | signal
 }
 
-// effectiveSize returns args_size as a word of the ABI has it.
+// effectiveSize returns args_size cut to a word of the ABI.
 func (c *call) effectiveSize() uint64 { return c.abi.Truncate(c.size) }
 
-// passed returns what of args reaches the kernel: words of the ABI, and of these
-// what args_size has room for.
+// passed returns the args that reach the kernel: cut to words of the ABI, and to args_size.
 func (c *call) passed(args linux.Clone4Args) linux.Clone4Args {
 	buf := c.abi.Encode(args)
 	return c.abi.Decode(buf[:min(c.effectiveSize(), uint64(len(buf)))])
@@ -258,7 +257,7 @@ func (c *call) has(flags uint64) bool { return c.flags&flags == flags }
 // signal returns the exit signal.
 func (c *call) signal() uint64 { return c.flags & linux.CSIGNAL }
 
-// ctidPlace returns where ctid points to.
+// ctidPlace returns the place to which ctid points.
 func (c *call) ctidPlace() place {
 	if c.ctid == atPtid {
 		return c.ptid
@@ -266,7 +265,7 @@ func (c *call) ctidPlace() place {
 	return c.ctid
 }
 
-// String returns everything that is to be known of the call.
+// String describes the call completely.
 func (c *call) String() string {
 	var b strings.Builder
 	name := c.abi.Name

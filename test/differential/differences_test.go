@@ -13,27 +13,27 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// difference is where gVisor differs from Linux outside of clone4: with -older the
-// same shows for clone(2). On arm64 it may be where amd64 differs, on which the
-// calls were made that those there are compared with.
+// difference is a difference between gVisor and Linux that is not one of clone4: with -older, it
+// shows for clone(2) too. On arm64, it may be a difference from amd64, on which testdata was
+// recorded.
 type difference struct {
 	name string
 	why  string
 
-	// affects returns whether a call that is made on a machine meets it.
+	// affects returns whether the difference can show in a call on a machine.
 	affects func(c *call, on machine) bool
 
-	// fields are the names of what is not compared; nil if nothing is.
+	// fields are the names of the fields that are not compared, or nil for all fields.
 	fields []string
 }
 
-// machine is what a sandbox runs on.
+// machine is the architecture and the platform of a sandbox.
 type machine struct{ arch, platform string }
 
 var knownDifferences = []difference{
 	{
 		name: "half an ID",
-		why:  "where an ID is written across the end of writable memory, Linux writes nothing and gVisor the first bytes",
+		why:  "for an ID that crosses the end of writable memory, Linux writes nothing, and gVisor writes the first bytes",
 		affects: func(c *call, _ machine) bool {
 			return c.ptid == atStraddling && c.has(linux.CLONE_PARENT_SETTID) ||
 				c.ctidPlace() == atStraddling && c.flags&(linux.CLONE_CHILD_SETTID|linux.CLONE_CHILD_CLEARTID) != 0
@@ -42,25 +42,25 @@ var knownDifferences = []difference{
 	},
 	{
 		name:    "CLEARTID, memory not shared",
-		why:     "Linux clears *ctid only if another task has the child's memory; gVisor always does, which shows where ctid is in a shared mapping",
+		why:     "Linux clears *ctid only if another task shares the child's memory; gVisor always clears it, which shows if ctid is in a shared mapping",
 		affects: func(c *call, _ machine) bool { return clears(c) && !c.has(linux.CLONE_VM) && c.ctidPlace() == atShared },
 		fields:  clearedFields,
 	},
 	{
 		name:    "CLEARTID, execve",
-		why:     "Linux clears *ctid when the child leaves the memory that it shares; gVisor does not if it leaves it by execve",
+		why:     "Linux clears *ctid when the child stops sharing memory, also by execve; gVisor does not clear it at execve",
 		affects: func(c *call, _ machine) bool { return clears(c) && c.end == endExec },
 		fields:  clearedFields,
 	},
 	{
 		name:    "CLEARTID, killed",
-		why:     "Linux clears *ctid also if a signal ended the child; gVisor does not",
+		why:     "Linux clears *ctid even if a signal kills the child; gVisor does not",
 		affects: func(c *call, _ machine) bool { return clears(c) && c.end == endKill },
 		fields:  clearedFields,
 	},
 	{
 		name: "own ID, parent's ID",
-		why:  "where ptid and ctid are the same word for parent and child and the child has another ID in its PID namespace, that is what Linux leaves there, and gVisor the parent's",
+		why:  "if ptid and ctid are the same word for parent and child, and the child's ID differs in its PID namespace, Linux leaves the child's view of the ID there, and gVisor the parent's",
 		affects: func(c *call, _ machine) bool {
 			return c.has(linux.CLONE_NEWPID|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_SETTID) && c.ctid == atPtid && (c.has(linux.CLONE_VM) || c.ptid == atShared)
 		},
@@ -74,40 +74,40 @@ var knownDifferences = []difference{
 	},
 	{
 		name:    "init with shared handlers",
-		why:     "when the first process of a PID namespace ends, Linux ignores SIGCHLD for it, and so for a parent that shares its handlers: that has nothing to wait for. gVisor does not",
+		why:     "when the first process of a PID namespace exits, Linux sets SIGCHLD to ignored for it, and so for a parent that shares its handlers: the child is reaped before the parent waits. gVisor does not do this",
 		affects: func(c *call, _ machine) bool { return reapsItself(c) },
 		fields:  []string{"plain", "signal"},
 	},
 	{
 		name: "non-canonical stack pointer",
-		why:  "the KVM platform and some hypervisors cannot run a task whose stack pointer is not canonical",
+		why:  "the KVM platform and some hypervisors cannot run a task with a non-canonical stack pointer",
 		affects: func(c *call, on machine) bool {
 			return c.hasOddStack() && (on.platform == "kvm" || on.arch == runtime.GOARCH && !kit.HasOddStacks())
 		},
 	},
 	{
 		name:    "number on arm64",
-		why:     "Linux takes the low half of a register for the number of a system call; gVisor takes all of it on arm64, for every call",
+		why:     "Linux takes the syscall number from the low half of a register; on arm64, gVisor takes it from the whole register, for every call",
 		affects: func(c *call, on machine) bool { return on.arch == "arm64" && c.number != 0 },
 	},
 	{
 		name: "half an address on arm64",
-		why:  "the memory of these tests is below 4 GB on amd64 only: four to seven bytes of an address are another address on arm64",
+		why:  "only on amd64 is the memory of these tests below 4 GB: on arm64, four to seven bytes of an address are another address",
 		affects: func(c *call, on machine) bool {
 			return on.arch == "arm64" && c.size < linux.SizeOfClone4Args && c.size%8 >= 4
 		},
 	},
 	{
 		name: "thread pointer on arm64",
-		why:  "Linux takes any value on arm64; what these calls are compared with is amd64",
+		why:  "on arm64, Linux accepts any value; the calls are compared with amd64",
 		affects: func(c *call, on machine) bool {
 			return on.arch == "arm64" && c.has(linux.CLONE_SETTLS) && c.passed(linux.Clone4Args{TLS: threadPointers[c.tls]}).TLS >= 1<<47-4096
 		},
 	},
 }
 
-// reapsItself returns whether a child that was the first process of its PID
-// namespace has made its parent ignore SIGCHLD, and so been reaped.
+// reapsItself returns whether the child is reaped because it was the first process of a PID
+// namespace, and shared signal handlers with its parent: see "init with shared handlers".
 func reapsItself(c *call) bool {
 	return c.has(linux.CLONE_NEWPID|linux.CLONE_SIGHAND) && !c.has(linux.CLONE_PARENT) && c.signal() == uint64(unix.SIGCHLD) && c.end != endExec
 }
@@ -120,7 +120,7 @@ func (c *call) hasOddStack() bool {
 
 func clears(c *call) bool { return c.has(linux.CLONE_CHILD_CLEARTID) }
 
-// clearedFields show that *ctid was cleared. ptid may be the same address.
+// clearedFields are the fields that show whether *ctid was cleared. ptid may be the same address.
 var clearedFields = []string{"live-ptid", "live-ctid", "final-ptid", "final-ctid"}
 
 // without returns an outcome without some fields.

@@ -26,18 +26,17 @@ const (
 	recordedSeed  = 1
 	recordedCalls = 1000
 
-	// emulatedCalls is for the emulated machines: enough to meet everything once.
+	// emulatedCalls is the number of calls in an emulated machine. It covers every kind once.
 	emulatedCalls = 200
 
-	// becomes is between a call and its outcome in a line.
+	// becomes separates a call from its outcome in a line.
 	becomes = " -> "
 
 	maxShown = 20 // differences
 )
 
-// recorded are the files of outcomes on the reference kernel, by the number of ABIs
-// that calls are generated for. arm64 has one. Nothing that a call says means
-// something else there, so what it is held to is what Linux does on amd64.
+// recorded are the files of outcomes on the reference kernel, by the number of ABIs. arm64 has
+// one ABI. A call has the same meaning there, so it must have the outcome of Linux on amd64.
 var recorded = map[int]struct {
 	file  string
 	calls int
@@ -52,7 +51,7 @@ type batch struct {
 	abis         int
 }
 
-// args returns the arguments for a test binary that is to make the calls.
+// args returns the arguments of a test binary that makes the calls.
 func (b batch) args() []string {
 	return []string{"-outcomes", fmt.Sprintf("-seed=%d", *seed), fmt.Sprintf("-first=%d", b.first), fmt.Sprintf("-calls=%d", b.calls), fmt.Sprintf("-abis=%d", b.abis), fmt.Sprintf("-older=%v", *older)}
 }
@@ -93,8 +92,8 @@ func TestDifferential(t *testing.T) {
 	}
 }
 
-// compare runs a command that makes calls on some platform, and compares what it
-// prints with what the calls do on Linux.
+// compare runs a command that makes calls on a platform, and compares the outcomes that it
+// prints with the outcomes on Linux.
 func compare(t *testing.T, b batch, on machine, command func() (*exec.Cmd, error)) {
 	t.Helper()
 	want := expected(t, b)
@@ -107,7 +106,7 @@ func compare(t *testing.T, b batch, on machine, command func() (*exec.Cmd, error
 		if w == g {
 			continue
 		}
-		// Count only the calls in which a known difference shows.
+		// Count the calls in which a known difference shows.
 		for k, known := range knownDifferences {
 			if known.affects(c, on) {
 				w, g = without(w, known.fields), without(g, known.fields)
@@ -122,7 +121,7 @@ func compare(t *testing.T, b batch, on machine, command func() (*exec.Cmd, error
 		}
 	}
 	if differences > maxShown {
-		t.Errorf("... and %d calls more", differences-maxShown)
+		t.Errorf("... and %d more calls", differences-maxShown)
 	}
 	t.Logf("%d calls compared, %d differences", b.calls, differences)
 	for k, known := range knownDifferences {
@@ -147,7 +146,7 @@ func diff(want, got string) string {
 	return fmt.Sprintf("\tnative: %s\n\tsandbox: %s", want, got)
 }
 
-// live are the outcomes that the reference kernel was asked for, by batch.
+// live are outcomes from the reference kernel, by batch.
 var live = make(map[batch][]string)
 
 // expected returns the outcomes of calls on Linux.
@@ -167,12 +166,11 @@ func expected(t *testing.T, b batch) []string {
 	return live[b]
 }
 
-// recordTestdata makes calls on the reference kernel and writes their outcomes to a
-// file.
+// recordTestdata makes calls on the reference kernel, and writes their outcomes to a file.
 func recordTestdata(t *testing.T, file string, b batch) {
 	t.Helper()
 	if *seed != recordedSeed || *older {
-		t.Fatalf("-record is for seed %d, by clone4", recordedSeed)
+		t.Fatalf("-record works only with seed %d, and without -older", recordedSeed)
 	}
 	cmd, err := native(b)
 	out := run(t, cmd, err)
@@ -188,7 +186,7 @@ func recordTestdata(t *testing.T, file string, b batch) {
 	t.Logf("testdata/%s: %d calls", file, b.calls)
 }
 
-// parse returns the outcomes of calls from what a run of them printed.
+// parse returns the outcomes of calls from the output of a run.
 func parse(t *testing.T, b batch, out []byte) []string {
 	t.Helper()
 	var outcomes []string
@@ -203,18 +201,18 @@ func parse(t *testing.T, b batch, out []byte) []string {
 		}
 		call, outcome, ok := strings.Cut(rest, becomes)
 		if want := generate(*seed, b.first+len(outcomes), b.abis).String(); !ok || call != want {
-			t.Fatalf("call %s is\n\t%s\nand not\n\t%s\nIf the generator has changed: go test ./test/differential -record", number, call, want)
+			t.Fatalf("call %s is\n\t%s\nwant\n\t%s\nIf you have changed the generator: go test ./test/differential -record", number, call, want)
 		}
 		outcomes = append(outcomes, outcome)
 	}
 	if len(outcomes) != b.calls {
-		t.Fatalf("outcomes of %d calls, not of %d; the next is: %v", len(outcomes), b.calls, generate(*seed, b.first+len(outcomes), b.abis))
+		t.Fatalf("got the outcomes of %d calls, want %d; the next call is: %v", len(outcomes), b.calls, generate(*seed, b.first+len(outcomes), b.abis))
 	}
 	return outcomes
 }
 
-// run runs a command and returns what it prints. It does not wait for ever: a call
-// that hangs hangs the sandbox or the machine.
+// run runs a command and returns its output. It has a time limit, because a call that hangs also
+// hangs the sandbox or the machine.
 func run(t *testing.T, cmd *exec.Cmd, err error) []byte {
 	t.Helper()
 	if m := sandbox.Missing(""); errors.As(err, &m) {
@@ -231,7 +229,7 @@ func run(t *testing.T, cmd *exec.Cmd, err error) []byte {
 	}
 	bounded := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
 	bounded.Env = cmd.Env
-	// Not killed at once: it ends a machine that it has started.
+	// SIGTERM comes first, so that the command can stop a machine that it has started.
 	bounded.Cancel = func() error { return bounded.Process.Signal(syscall.SIGTERM) }
 	bounded.WaitDelay = 10 * time.Second
 	var out bytes.Buffer
@@ -244,7 +242,7 @@ func run(t *testing.T, cmd *exec.Cmd, err error) []byte {
 	return out.Bytes()
 }
 
-// tail returns the end of what a command printed.
+// tail returns the end of an output.
 func tail(out []byte) []byte { return out[max(0, len(out)-2000):] }
 
 const pkg = "runsc-ext/test/differential"

@@ -18,12 +18,12 @@ var (
 	seed   = flag.Uint64("seed", recordedSeed, "make the calls of this seed")
 	first  = flag.Int("first", 0, "number of the first call")
 	calls  = flag.Int("calls", 0, "make this many calls on each platform; 0: 1,000, and 200 in an emulated machine")
-	record = flag.Bool("record", false, "make testdata anew, on the reference kernel")
-	older  = flag.Bool("older", false, "make the calls by clone(2), as far as it has what clone4 has: a difference that is there too is gVisor's own")
+	record = flag.Bool("record", false, "record testdata again, on the reference kernel")
+	older  = flag.Bool("older", false, "make the calls by clone(2) as far as possible: a difference that remains is gVisor's own")
 
-	// For the test binary in a sandbox or on the reference kernel.
+	// Flags for the test binary in a sandbox or on the reference kernel.
 	outcomes = flag.Bool("outcomes", false, "make the calls on this kernel and print their outcomes; test nothing")
-	nABIs    = flag.Int("abis", len(kit.ABIs()), "with -outcomes: make calls of this many ABIs, the first with 64-bit words")
+	nABIs    = flag.Int("abis", len(kit.ABIs()), "with -outcomes: make calls through this many ABIs, the first with 64-bit words")
 )
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// printOutcomes makes calls and prints a line for each.
+// printOutcomes makes calls, and prints a line for each.
 func printOutcomes() error {
 	r, err := newRecorder()
 	if err != nil {
@@ -61,7 +61,7 @@ func printOutcomes() error {
 			}
 		}
 		fmt.Fprintf(w, "%d %v%s%s\n", i, c, becomes, out)
-		w.Flush() // that a call which hangs is the one that is missing
+		w.Flush() // so that the missing line shows a call that hangs
 	}
 	return nil
 }

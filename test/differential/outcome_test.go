@@ -17,31 +17,30 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// recorder makes calls and writes down their outcomes.
+// recorder makes calls and records their outcomes.
 //
-// A call is made by a script of raw system calls in a process of its own, the
-// caller, which has a process of its own for a parent, the grandparent. That sees
-// what a child by CLONE_PARENT does.
+// A new process, the caller, makes the call by a script of raw system calls. Its parent, the
+// grandparent, is a new process too, and sees what a child of CLONE_PARENT does.
 type recorder struct {
 	p                                           *rawclone.Program // used again for each call
-	grandparent, leader, caller, success, child *rawclone.List    // success: of the caller, if the call succeeds
+	grandparent, leader, caller, success, child *rawclone.List    // success is the script of the caller after a successful call
 
 	private  []byte // one page
 	readOnly []byte // one page
-	atEnd    []byte // one page, and an unreadable one behind
-	argsEnd  []byte // the same, for the args struct
+	atEnd    []byte // one page, followed by an unreadable page
+	argsEnd  []byte // like atEnd, for the args struct
 	older    bool   // call clone(2) instead
 }
 
 const (
-	// pattern is what is in a word that clone4 may write an ID to, in both halves.
+	// pattern is the value, in both halves, of a word to which clone4 may write an ID.
 	pattern = 0x5a5a5a5a
 
-	// Descriptors: of a pipe, of a program that children execute, which writes to
-	// the pipe, and of what children open.
+	// Descriptors of a pipe, of a program that children execute and that writes to
+	// the pipe, and of a file that children open.
 	readFD, writeFD, execFD, dupFD = 96, 97, 98, 99
 
-	status       = 13 // of a child that exits
+	status       = 13 // exit status of a child
 	callerStatus = 3
 )
 
@@ -51,7 +50,7 @@ const (
 	offTLS       = 64
 	offPtid      = 256
 	offCtid      = 512
-	offUnaligned = 3 // from the latter two
+	offUnaligned = 3 // from offsets of the latter two
 )
 
 var namespaceKinds = []struct {
@@ -69,8 +68,8 @@ var namespaceKinds = []struct {
 func newRecorder() (*recorder, error) {
 	r := &recorder{p: rawclone.NewProgram()}
 	page := unix.Getpagesize()
-	// A process with memory of its own has a copy of each. The order is part of the test:
-	// where gVisor has a read-only page beside others, it writes to it after a fork.
+	// A process with its own memory has a copy of each mapping. The order matters: with other
+	// neighbors, gVisor writes an ID to the read-only page after a fork.
 	for _, m := range []struct {
 		mem   *[]byte
 		pages int
@@ -90,7 +89,7 @@ func newRecorder() (*recorder, error) {
 			return nil, fmt.Errorf("mprotect: %w", err)
 		}
 	}
-	// Whoever outlives its parent becomes our child.
+	// A process that outlives its parent becomes a child of this process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("prctl(PR_SET_CHILD_SUBREAPER): %w", err)
 	}
@@ -103,7 +102,7 @@ func fill(mem []byte) {
 	}
 }
 
-// makeProgram makes a small program at execFD, and the pipe that it writes to.
+// makeProgram creates a small program at execFD, and the pipe to which it writes.
 func (r *recorder) makeProgram() error {
 	const base, head = 0x10000000, 64 + 56
 	elf := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -148,8 +147,8 @@ func (r *recorder) makeProgram() error {
 	return nil
 }
 
-// view appends a look at the word at a place for an ID, and returns what was there
-// in the words of the record. It is a function for afterwards.
+// view appends a load of the word at a place for an ID. The function that it returns describes
+// the word afterwards.
 func (r *recorder) view(l *rawclone.List, at uint64, where place) func(known map[uint64]string) string {
 	switch where {
 	case atPrivate, atShared, atUnaligned, atReadOnly:
@@ -175,7 +174,7 @@ func (r *recorder) view(l *rawclone.List, at uint64, where place) func(known map
 	}
 }
 
-// name returns what a value is called.
+// name returns the name of a value in an outcome.
 func name(of map[uint64]string, v uint64) string {
 	if s, ok := of[v]; ok {
 		return s
@@ -183,7 +182,7 @@ func name(of map[uint64]string, v uint64) string {
 	return "other"
 }
 
-// identity is what a task knows of itself.
+// identity is what a task knows about itself.
 type identity struct {
 	pid, tid, ppid, uid, sp *rawclone.Op
 	tls                     func() uintptr
@@ -207,7 +206,7 @@ func (r *recorder) identify(l *rawclone.List) *identity {
 	return id
 }
 
-// newNamespaces returns which namespaces id has that old has not.
+// newNamespaces returns the namespaces of id that differ from those of old.
 func (id *identity) newNamespaces(old *identity) string {
 	var names []string
 	for i, kind := range namespaceKinds {
@@ -266,23 +265,22 @@ func (r *recorder) record(c *call) (string, error) {
 		return "", err
 	}
 	var drained [16]byte
-	unix.Read(readFD, drained[:]) // nothing, unless something was executed
+	unix.Read(readFD, drained[:]) // empty unless a child executed the program
 	return s.outcome(ws, orphans), nil
 }
 
-// scene is a call with everything around it: first what is to happen, and then what
-// has happened.
+// scene is a call with its scripts before the call, and with their results after it.
 type scene struct {
 	*recorder
 	c              *call
 	args           linux.Clone4Args
-	passed         linux.Clone4Args // what the kernel is to make of args
+	passed         linux.Clone4Args // the args that reach the kernel
 	encoded        []byte           // args
-	argsAt         uint64           // where it is
+	argsAt         uint64           // address of args
 	long, short    *uintptr         // durations
-	patience       *uintptr         // of caller and child with each other
-	ready, proceed *uintptr         // child to caller, caller to child
-	done           *uintptr         // child to caller: before its end
+	patience       *uintptr         // how long caller and child wait for each other
+	ready, proceed *uintptr         // set by the child, and by the caller
+	done           *uintptr         // set by the child before it exits
 
 	childIs, callerIs     *identity
 	childSees             ids
@@ -292,10 +290,10 @@ type scene struct {
 	started               *rawclone.Op // the caller
 	ended                 waited       // the caller
 	sibling, cloneSibling waited       // of the caller
-	pending               *uintptr     // signals of the grandparent
+	pending               *uintptr     // pending signals of the grandparent
 }
 
-// ids are looks at *ptid and *ctid.
+// ids are loads of *ptid and *ctid.
 type ids [2]func(known map[uint64]string) string
 
 // set writes the scripts for a call.
@@ -309,7 +307,7 @@ func (r *recorder) set(c *call) *scene {
 	s.long, s.short = s.duration(30*time.Second), s.duration(10*time.Millisecond)
 	s.patience = s.long
 	if c.has(linux.CLONE_VFORK) {
-		// The caller cannot let the child proceed, and finds done what it waits for.
+		// The caller runs after the child, so it cannot let the child proceed.
 		s.patience = s.short
 	}
 	s.setChild()
@@ -318,7 +316,7 @@ func (r *recorder) set(c *call) *scene {
 	return s
 }
 
-// setArgs fills the memory that the call is about.
+// setArgs fills the memory that the call reads and writes.
 func (s *scene) setArgs() {
 	c, page := s.c, unix.Getpagesize()
 	fill(s.private)
@@ -362,13 +360,13 @@ func (s *scene) duration(d time.Duration) *uintptr {
 	return rawclone.WordOf(buf)
 }
 
-// see appends looks at *ptid and *ctid.
+// see appends loads of *ptid and *ctid.
 func (s *scene) see(l *rawclone.List) ids {
 	return ids{s.view(l, s.args.Ptid, s.c.ptid), s.view(l, s.args.Ctid, s.c.ctidPlace())}
 }
 
-// setChild writes what the child does: it looks around, changes what it may share,
-// waits for the caller to look too, and ends.
+// setChild writes the script of the child. The child records its identity, changes what it may
+// share, waits until the caller has looked for the changes, and exits.
 func (s *scene) setChild() {
 	l := s.child
 	s.childIs = s.identify(l)
@@ -395,7 +393,7 @@ func (s *scene) setChild() {
 	l.Sys(unix.SYS_EXIT_GROUP, status)
 }
 
-// setCaller writes what the caller does.
+// setCaller writes the script of the caller.
 func (s *scene) setCaller() {
 	c, l := s.c, s.caller
 	if c.uid != 0 {
@@ -414,23 +412,24 @@ func (s *scene) setCaller() {
 	}
 	s.made = l.Append(call)
 	if c.has(linux.CLONE_VFORK) && (c.has(linux.CLONE_THREAD) || reapsItself(c)) {
-		// There is nothing left of the child.
+		// The child has exited and has been reaped.
 		s.succeeded = s.look(l, true)
 		s.failed = s.succeeded
 		return
 	}
-	// 0 for an ID of a task that is there, zombies included, and so a jump: with a
-	// failed call there is nothing to wait for.
+	// sched_getscheduler returns 0 for an existing task, even for a zombie, and an operation
+	// with result 0 continues in its Child. So the caller continues in success if the call
+	// succeeded. After a failed call there is nothing to wait for.
 	l.Append(rawclone.Op{Trap: unix.SYS_SCHED_GETSCHEDULER, Args: [6]uintptr{rawclone.Addr(&s.made.Ret)}, Deref: 1, Child: s.success.First()})
 	s.failed = s.look(l, false)
 	s.succeeded = s.look(s.success, true)
 }
 
-// after is what the caller sees after the call.
+// after has the results of the caller after the call.
 type after struct {
 	live, final   ids
 	ready, done   *rawclone.Op
-	cleared       *rawclone.Op // nil: no wait for that
+	cleared       *rawclone.Op // nil if the caller does not wait for this
 	plain, clone  waited
 	left          waited
 	info          []byte
@@ -439,7 +438,7 @@ type after struct {
 	cwd, action   []byte
 }
 
-// look writes what the caller does after the call, to its end.
+// look writes the script of the caller from the call to its exit.
 func (s *scene) look(l *rawclone.List, succeeded bool) *after {
 	var a after
 	if succeeded {
@@ -469,12 +468,12 @@ func (s *scene) look(l *rawclone.List, succeeded bool) *after {
 	return &a
 }
 
-// awaitEnd writes waits for what no wait4 waits for.
+// awaitEnd writes waits for the exit of a child for which no wait4 can wait.
 func (s *scene) awaitEnd(l *rawclone.List, a *after) {
 	c := s.c
 	if c.end == endExec {
-		// This makes the child's exit signal SIGCHLD, and so decides which wait
-		// sees it.
+		// execve makes SIGCHLD the exit signal of the child, which decides which
+		// wait call sees it.
 		poll := s.p.Word()
 		*poll = readFD | unix.POLLIN<<32 // struct pollfd
 		l.Sys(unix.SYS_PPOLL, poll, 1, s.long, 0, 0)
@@ -482,7 +481,7 @@ func (s *scene) awaitEnd(l *rawclone.List, a *after) {
 	at := c.ctidPlace()
 	if c.has(linux.CLONE_CHILD_CLEARTID|linux.CLONE_VM) && !c.has(linux.CLONE_VFORK) && c.end != endKill && c.end != endExec &&
 		s.passed.Ctid == s.args.Ctid && (at == atPrivate || at == atShared) {
-		// The value before it is cleared.
+		// The value of *ctid before it is cleared.
 		var before any = pattern
 		switch {
 		case c.has(linux.CLONE_CHILD_SETTID):
@@ -494,8 +493,8 @@ func (s *scene) awaitEnd(l *rawclone.List, a *after) {
 	}
 }
 
-// setGrandparent writes what the caller's parent does, and the caller's process if
-// the caller is a thread of it.
+// setGrandparent writes the script of the caller's parent. If the caller is a thread, it also
+// writes the script of the leader of the caller's process.
 func (s *scene) setGrandparent() {
 	l, first, flags := s.grandparent, s.caller, uint64(s.c.exits)
 	switch s.c.caller {
@@ -517,8 +516,8 @@ func (s *scene) setGrandparent() {
 	l.Sys(unix.SYS_EXIT_GROUP, 0)
 }
 
-// outcome puts into words what has happened, with the wait status of the
-// grandparent and the number of processes that outlived it.
+// outcome describes the results, the wait status of the grandparent, and the number of processes
+// that outlived it.
 func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
 	var b strings.Builder
 	field := func(key, format string, args ...any) {
@@ -531,8 +530,8 @@ func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
 	childIs, callerIs, result := s.childIs, s.callerIs, s.succeeded
 	tids := map[uint64]string{uint64(childIs.tid.Ret): "own", ret: "ret"}
 	uids := map[uint64]string{65534: "overflow", uint64(callerIs.uid.Ret): "callers"}
-	// In the grandparent's PID namespace, where only a child by CLONE_PARENT is
-	// looked for.
+	// This is the ID in the grandparent's PID namespace, which matters only for
+	// a child of CLONE_PARENT.
 	pids := map[uint64]string{ret: "ret", uint64(s.started.Ret): "caller"}
 	if e := s.made.Errno(); e != 0 {
 		result = s.failed
@@ -555,7 +554,7 @@ func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
 		field("sp", "%s", name(map[uint64]string{uint64(callerIs.sp.Ret): "callers", s.passed.StackStart: "given"}, uint64(childIs.sp.Ret)))
 		tls := map[uint64]string{uint64(callerIs.tls()): "callers"}
 		if s.c.has(linux.CLONE_SETTLS) {
-			tls[s.passed.TLS] = "given" // may be the same
+			tls[s.passed.TLS] = "given" // may be equal to another value
 		}
 		field("tls", "%s", name(tls, uint64(childIs.tls())))
 		field("new", "%s", childIs.newNamespaces(callerIs))
@@ -565,7 +564,7 @@ func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
 		field("live-ctid", "%s", result.live[1](tids))
 		if result.cleared != nil {
 			switch e := result.cleared.Errno(); e {
-			case 0, unix.EAGAIN: // woken, or too late for that
+			case 0, unix.EAGAIN: // woken, or cleared before the wait
 				field("clear", "told")
 			default:
 				field("clear", "%s", unix.ErrnoName(e))
@@ -605,7 +604,7 @@ func (s *scene) outcome(ws unix.WaitStatus, orphans int) string {
 	return b.String()
 }
 
-// shared returns what of the child's changes the caller sees.
+// shared returns the changes of the child that the caller sees.
 func (a *after) shared() string {
 	var names []string
 	for _, s := range []struct {
@@ -624,7 +623,7 @@ func (a *after) shared() string {
 	return join(names)
 }
 
-// describe returns what a wait saw.
+// describe describes the result of a wait.
 func (w waited) describe(tids map[uint64]string) string {
 	if e := w.Op.Errno(); e != 0 {
 		return unix.ErrnoName(e)
@@ -640,8 +639,8 @@ func (w waited) describe(tids map[uint64]string) string {
 	}
 }
 
-// reapAll waits for all children to end. It returns how many there were beside
-// pid, and its status.
+// reapAll waits until all children have exited. It returns the number of children other than pid,
+// and the status of pid.
 func reapAll(pid int) (others int, status unix.WaitStatus, err error) {
 	for {
 		var ws unix.WaitStatus

@@ -6,12 +6,12 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// await appends a wait for a word to be no longer value.
+// await appends a wait until a word differs from value.
 func await(l *rawclone.List, word *uintptr, value int, timeout *uintptr) *rawclone.Op {
 	return l.FutexWait(word, value, timeout)
 }
 
-// tell appends what sets a word to 1, and ends the waits for it.
+// tell appends operations that set a word to 1 and wake its waiters.
 func tell(l *rawclone.List, word *uintptr) {
 	l.Sys(rawclone.TrapStore, word, 1)
 	l.FutexWake(word, 100)

@@ -21,25 +21,25 @@ type object = map[string]any
 // edit changes a message before it is sent.
 type edit func(config object)
 
-// TestCRI runs pods as kubelet does: through the Container Runtime Interface, with
-// gVisor's shim and the files of deploy/containerd.
+// TestCRI checks levels and exit statuses of pods that run through the Container Runtime
+// Interface, as kubelet runs them, with gVisor's shim and the files of deploy/containerd.
 func TestCRI(t *testing.T) {
 	n := newNode(t)
 	for _, tc := range []struct {
 		name    string
 		handler string
-		level   string // The pod's annotation.
-		edit    edit   // Of the container.
+		level   string // annotation of the pod
+		edit    edit   // edit of the container
 		command []string
 		stdout  string
-		spawn   string // What the Go example says that it uses.
+		spawn   string // the line of the Go example that names its call
 	}{
 		{name: "on", handler: "runsc-ext", command: clone4, stdout: works, spawn: "spawn: using clone4\n"},
 		{name: "off", handler: "runsc-ext", level: "off", command: clone4Off, stdout: off, spawn: "spawn: using clone, as this kernel has no clone4\n"},
 		{name: "unprivileged", handler: "runsc-ext", edit: unprivileged, command: clone4, stdout: works},
 		{name: "container's annotation", handler: "runsc-ext", level: "off", edit: annotate("on"), command: clone4Off, stdout: off},
 		{name: "operator's off", handler: "runsc-ext-off", command: clone4Off, stdout: off},
-		// deploy/containerd and docs/containers.md warn of this.
+		// deploy/containerd and docs/containers.md warn about this.
 		{name: "no pod_annotations", handler: "runsc-ext-bare", level: "off", command: clone4, stdout: works},
 		{name: "no pod_annotations, unknown level", handler: "runsc-ext-bare", level: "sometimes", command: clone4, stdout: works},
 
@@ -86,7 +86,7 @@ func TestCRIRefused(t *testing.T) {
 		name    string
 		handler string
 		level   string
-		want    []string // Parts of the message.
+		want    []string // parts of the message
 	}{
 		{"unknown", "runsc-ext", "sometimes", []string{sandbox.LevelAnnotation, `"sometimes"`, "off, on"}},
 		{"empty", "runsc-ext", "", []string{sandbox.LevelAnnotation, `""`, "off, on"}},
@@ -107,8 +107,8 @@ func TestCRIRefused(t *testing.T) {
 	}
 }
 
-// TestCRIPod checks a pod with several containers: its containers' statuses, their
-// logs, and commands executed in them.
+// TestCRIPod checks the statuses and the logs of several containers in a pod, and commands that are
+// executed in them.
 func TestCRIPod(t *testing.T) {
 	n := newNode(t)
 	p := n.runPod(t, "runsc-ext", "")
@@ -140,7 +140,7 @@ func TestCRIPod(t *testing.T) {
 
 	for _, c := range []*container{long, stubborn} {
 		if got := c.status(t); got.State != "CONTAINER_RUNNING" {
-			t.Errorf("%v: got %+v, want a container that runs", c, got)
+			t.Errorf("%v: got %+v, want a running container", c, got)
 		}
 	}
 	for c, status := range map[*container]int{long: 128 + 15, stubborn: 128 + 9} {
@@ -153,7 +153,7 @@ func TestCRIPod(t *testing.T) {
 	n.wantNoPods(t)
 }
 
-// TestCRINetwork checks that programs made by clone4 serve and call each other over the
+// TestCRINetwork checks that programs created by clone4 can serve and connect to each other over the
 // network of pods.
 func TestCRINetwork(t *testing.T) {
 	n := newNode(t)
@@ -162,7 +162,7 @@ func TestCRINetwork(t *testing.T) {
 			t.Skipf("%v: apt-get install containernetworking-plugins", err)
 		}
 	}
-	// A server answers with what clone4 does in its pod.
+	// A server answers with the results of clone4 in its pod.
 	server := func(command []string) []string {
 		return slices.Concat([]string{"spawn", "nc", "-ll", "-p", "8080", "-e"}, command)
 	}
@@ -175,7 +175,7 @@ func TestCRINetwork(t *testing.T) {
 		a.check(t, 0, works, client("127.0.0.1"))
 		b.check(t, 0, works, client("127.0.0.1"))
 	})
-	// gVisor gives a pod on the host's network none, not even a loopback interface.
+	// gVisor gives no network to a pod on the host's network, not even a loopback interface.
 	t.Run("host without the flag", func(t *testing.T) {
 		p := n.runPod(t, "runsc-ext", "")
 		c := p.start(t, []string{"nc", "127.0.0.1", "8080"})
@@ -204,9 +204,8 @@ func TestCRINetwork(t *testing.T) {
 	})
 }
 
-// TestCRIMemory checks what docs/containers.md says of limits: the limit of a pod's
-// control group holds for all processes of the pod, and that of a container does
-// nothing, as with stock runsc.
+// TestCRIMemory checks that the memory limit of a pod's control group holds for all processes of the
+// pod, and that the limit of a container has no effect, as with stock runsc.
 func TestCRIMemory(t *testing.T) {
 	n := newNode(t)
 	use := func(memory string) []string {
@@ -222,14 +221,14 @@ func TestCRIMemory(t *testing.T) {
 		})
 	})
 	t.Run("pod", func(t *testing.T) {
-		// kubelet makes the control group of a pod with the pod's limit before the pod.
+		// kubelet creates the control group of a pod, with the pod's limit, before the pod.
 		p := n.runPod(t, "runsc-ext", "", func(config object) {
 			limitMemory(t, at(config, "linux")["cgroup_parent"].(string), 200<<20)
 		})
 		idle := p.start(t, []string{"sleep", "1000"})
 		eater := p.start(t, use("1G"))
 		for _, c := range []*container{eater, idle} {
-			// The kernel kills the sandbox, so no status is known: the shim reports 128.
+			// The kernel kills the sandbox, so the shim does not know a status and reports 128.
 			if got := c.wait(t); got.ExitCode != 128 || got.Reason != "OOMKilled" {
 				t.Errorf("%v: got %+v, want status 128 and OOMKilled", c, got)
 			}
@@ -237,13 +236,13 @@ func TestCRIMemory(t *testing.T) {
 		p.remove(t)
 	})
 	if got := bystander.status(t); got.State != "CONTAINER_RUNNING" {
-		t.Errorf("the container of another pod: got %+v, want one that runs", got)
+		t.Errorf("the container of another pod: got %+v, want a running one", got)
 	}
 	other.check(t, 0, works, clone4)
 }
 
-// TestCRIKill checks that a pod leaves no process behind if it ends while children of
-// clone4 are alive, and parents wait for these.
+// TestCRIKill checks that a pod leaves no process behind if it is killed while parents wait in clone4
+// for their children.
 func TestCRIKill(t *testing.T) {
 	n := newNode(t)
 	for _, tc := range []struct {
@@ -254,7 +253,7 @@ func TestCRIKill(t *testing.T) {
 		{"StopPodSandbox", 128 + 9, func(t *testing.T, p *pod) {
 			n.must(t, "StopPodSandbox", object{"pod_sandbox_id": p.id}, nil)
 		}},
-		// No process is left that knows a status, so the shim reports 128.
+		// The process that knows the status is killed too, so the shim reports 128.
 		{"SIGKILL", 128, func(t *testing.T, p *pod) {
 			for _, pid := range p.processes(t) {
 				if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
@@ -265,7 +264,7 @@ func TestCRIKill(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := n.runPod(t, "runsc-ext", "")
-			// A child that pauses says so, and reads what never comes.
+			// A child that pauses prints a line, and waits for input that never comes.
 			script := "exec 3<&0; "
 			for _, abi := range sandbox.ABIs() {
 				script += "clone4 " + abi + ",vfork,pause <&3 & "
@@ -311,7 +310,7 @@ func TestCRIRestart(t *testing.T) {
 			}
 			eventually(t, func() error {
 				if now := n.containerd(t); now == 0 || now == before {
-					return fmt.Errorf("process %d was containerd, and %d is", before, now)
+					return fmt.Errorf("containerd was process %d and is process %d, want another", before, now)
 				}
 				if r := n.call(t, "Status", object{}); r.Status != 0 {
 					return fmt.Errorf("%v", r)
@@ -319,7 +318,7 @@ func TestCRIRestart(t *testing.T) {
 				return nil
 			})
 			if got := c.status(t); got.State != "CONTAINER_RUNNING" {
-				t.Errorf("got %+v, want a container that runs", got)
+				t.Errorf("got %+v, want a running container", got)
 			}
 			c.checkExec(t, 0, works, clone4)
 			p.check(t, 0, works, clone4)
@@ -333,7 +332,7 @@ func TestCRIRestart(t *testing.T) {
 	n.wantNoPods(t)
 }
 
-// byABI returns what the command clone4 prints for one result per ABI.
+// byABI returns the output of the command clone4 for a result of each ABI.
 func byABI(results ...string) string {
 	var s string
 	for i, abi := range sandbox.ABIs() {
@@ -342,7 +341,7 @@ func byABI(results ...string) string {
 	return s
 }
 
-// at returns an object inside another, which it makes where there is none.
+// at returns an object inside another, and creates it if it is missing.
 func at(o object, keys ...string) object {
 	for _, key := range keys {
 		inner, ok := o[key].(object)
@@ -360,7 +359,7 @@ func annotate(level string) edit {
 	return func(config object) { at(config, "annotations")[sandbox.LevelAnnotation] = level }
 }
 
-// unprivileged has a container follow Kubernetes' "restricted" pod security standard.
+// unprivileged makes a container follow Kubernetes' "restricted" pod security standard.
 func unprivileged(config object) {
 	context := at(config, "linux", "security_context")
 	context["run_as_user"] = object{"value": 1000}
@@ -378,13 +377,12 @@ func seccomp(kind, file string) edit {
 	}
 }
 
-// withCNI gives a pod a network of its own instead of the host's.
+// withCNI gives a pod its own network instead of the host's.
 func withCNI(config object) {
 	at(config, "linux", "security_context", "namespace_options")["network"] = "POD"
 }
 
-// subnet is where CNI takes the addresses of pods from, and pluginDir where Debian has
-// its programs.
+// subnet has the addresses that CNI gives to pods. pluginDir is Debian's directory of CNI programs.
 const (
 	subnet    = "10.88.0."
 	pluginDir = "/usr/lib/cni"

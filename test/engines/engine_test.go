@@ -17,28 +17,28 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// engine is an engine under test, with a directory for everything that it needs.
+// engine is an engine under test, with a directory for its files.
 type engine struct {
 	dir string
 	env []string
 }
 
-// newEngine skips the test where the engine cannot run.
+// newEngine returns an engine, and skips the test if the engine cannot run.
 func newEngine(t *testing.T, command, pkg string) *engine {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skipf("%s needs root here", command)
+		t.Skipf("%s needs root", command)
 	}
 	if _, err := exec.LookPath(command); err != nil {
 		t.Skipf("%v: apt-get install %s", err, pkg)
 	}
-	rootfs(t)                                        // skips as well
-	dir, err := os.MkdirTemp("", "runsc-ext-test-*") // A socket's path must be short.
+	rootfs(t)                                        // may skip the test too
+	dir, err := os.MkdirTemp("", "runsc-ext-test-*") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// podman cleans up in the background, and may still write there.
+		// podman cleans up in the background, and may still write to the directory.
 		eventually(t, func() error {
 			unmountBelow(dir)
 			return os.RemoveAll(dir)
@@ -47,7 +47,7 @@ func newEngine(t *testing.T, command, pkg string) *engine {
 	return &engine{dir: dir}
 }
 
-// unmountBelow unmounts what an engine leaves in a directory.
+// unmountBelow unmounts the mounts that an engine leaves below a directory.
 func unmountBelow(dir string) {
 	f, err := os.Open("/proc/self/mounts")
 	if err != nil {
@@ -75,8 +75,8 @@ func (e *engine) write(t *testing.T, name, contents string) string {
 	return e.path(name)
 }
 
-// start starts a daemon, which runs until the test is over, and waits until the command
-// ready succeeds. The test is skipped where the daemon is installed and does not run.
+// start starts a daemon, which runs until the end of the test, and waits until the command ready
+// succeeds. If an installed daemon does not start, start skips the test.
 func (e *engine) start(t *testing.T, ready []string, cmd *exec.Cmd) {
 	t.Helper()
 	log, err := os.Create(e.path("log"))
@@ -86,7 +86,7 @@ func (e *engine) start(t *testing.T, ready []string, cmd *exec.Cmd) {
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
-		t.Skipf("%s does not start here: %v", cmd, err)
+		t.Skipf("%s does not start: %v", cmd, err)
 	}
 	exited := make(chan struct{})
 	go func() {
@@ -113,7 +113,7 @@ func (e *engine) start(t *testing.T, ready []string, cmd *exec.Cmd) {
 		}
 	}
 	b, _ := os.ReadFile(log.Name())
-	t.Skipf("%s does not start here:\n%s", cmd, b[max(0, len(b)-2000):])
+	t.Skipf("%s does not start:\n%s", cmd, b[max(0, len(b)-2000):])
 }
 
 // run runs a command with more arguments.
@@ -125,7 +125,7 @@ func (e *engine) run(t *testing.T, command []string, args ...string) sandbox.Res
 	return sandbox.Output(t, cmd)
 }
 
-// must runs a command that has to succeed.
+// must runs a command, and fails the test if the command fails.
 func (e *engine) must(t *testing.T, command []string, args ...string) sandbox.Result {
 	t.Helper()
 	r := e.run(t, command, args...)
@@ -135,7 +135,7 @@ func (e *engine) must(t *testing.T, command []string, args ...string) sandbox.Re
 	return r
 }
 
-// eventually waits until a condition holds that nothing notifies of.
+// eventually waits until a condition holds.
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
 	err := condition()

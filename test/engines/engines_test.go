@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package engines_test runs containers that call clone4 under container engines, as
-// their users do, with the configuration in deploy/.
+// Package engines_test runs containers that call clone4 under container engines, with the
+// configuration in deploy/, as users do.
 package engines_test
 
 import (
@@ -15,8 +15,8 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// clone4 is the command of a container that calls clone4 through each ABI, and clone4Off
-// through each that is ENOSYS at level off. works and off are what the commands print.
+// clone4 is the command of a container that calls clone4 through each ABI. clone4Off calls clone4
+// through each ABI that is ENOSYS at level off. works and off are the outputs of the commands.
 var (
 	clone4    = slices.Concat([]string{"clone4"}, sandbox.ABIs())
 	clone4Off = slices.Concat([]string{"clone4"}, sandbox.OffABIs())
@@ -24,8 +24,8 @@ var (
 	off       = sandbox.Results("ENOSYS", sandbox.OffABIs()...)
 )
 
-// levelOff is the argument of engines that gives a container the annotation "off", and
-// levelUnknown a level that does not exist.
+// levelOff and levelUnknown are arguments of engines that give a container an annotation: "off",
+// and a level that does not exist.
 const (
 	levelOff     = "--annotation=" + sandbox.LevelAnnotation + "=off"
 	levelUnknown = "--annotation=" + sandbox.LevelAnnotation + "=sometimes"
@@ -85,11 +85,11 @@ func TestPodman(t *testing.T) {
 	checkRefused(t, run(levelUnknown, clone4...))
 }
 
-// TestContainerd checks containers, levels, exit statuses, exec and kill under containerd
-// with runc's shim. Debian's containerd is too old for gVisor's: see TestContainerdShim.
+// TestContainerd checks containers, levels, exit statuses, exec and kill under Debian's containerd with
+// runc's shim. This containerd is too old for gVisor's shim; see TestContainerdShim.
 func TestContainerd(t *testing.T) {
 	e := newEngine(t, "containerd", "containerd")
-	// ctr has no way to pass flags on.
+	// ctr cannot pass flags on to the runtime.
 	wrapper := e.write(t, "wrapper", "#!/bin/sh\nexec "+sandbox.Install(t, e.dir, "runsc-ext")+" --network=none \"$@\"\n")
 	if err := os.Chmod(wrapper, 0o755); err != nil {
 		t.Fatal(err)
@@ -107,12 +107,12 @@ address = %q
 	e.checkTasks(t, ctr, "--runc-binary="+wrapper)
 }
 
-// checkTasks checks containers that ctr runs with flags for a shim.
+// checkTasks checks containers that ctr runs. The flags select the shim.
 func (e *engine) checkTasks(t *testing.T, ctr []string, shim ...string) {
 	t.Helper()
 	fifos := "--fifo-dir=" + e.path("fifos")
 	ctrRun := slices.Concat(ctr, []string{"run", "--snapshotter=native", fifos}, shim)
-	// gVisor's shim may miss the status of a container that exits at once.
+	// gVisor's shim may lose the status of a container that exits at once.
 	slow := func(command []string) []string {
 		return []string{"sh", "-c", strings.Join(command, " ") + "; sleep 1; exit 7"}
 	}
@@ -131,7 +131,7 @@ func (e *engine) checkTasks(t *testing.T, ctr []string, shim ...string) {
 	eventually(t, func() error {
 		r := e.run(t, task, "delete", "long")
 		if r.Status != 0 {
-			return fmt.Errorf("got %v, want a task that is deleted once it has exited", r)
+			return fmt.Errorf("got %v, want an exited task, which can be deleted", r)
 		}
 		r.CheckStderr(t, "exit code 137")
 		return nil
@@ -139,8 +139,8 @@ func (e *engine) checkTasks(t *testing.T, ctr []string, shim ...string) {
 	e.run(t, ctr, "container", "rm", "long").Check(t, 0, "")
 }
 
-// checkRefused checks that a container with an unknown level does not start, and that the
-// engine's user is told why.
+// checkRefused checks that a container with an unknown level does not start, and that the engine
+// prints the reason.
 func checkRefused(t *testing.T, r sandbox.Result) {
 	t.Helper()
 	if r.Status == 0 || r.Stdout != "" {

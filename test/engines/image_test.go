@@ -20,11 +20,11 @@ import (
 // imageName is the name of the image in imageArchive.
 const imageName = "docker.io/library/test:latest"
 
-// busybox is where Debian has a static busybox.
+// busybox is the path of Debian's static busybox.
 const busybox = "/bin/busybox"
 
-// rootfs returns the file system of the containers, as a tar archive: busybox, the guest of
-// all tests under the name clone4, and the Go example.
+// rootfs returns the file system of the containers as a tar archive. It has busybox, the guest of all
+// tests under the name clone4, and the Go example.
 func rootfs(t *testing.T) []byte {
 	t.Helper()
 	b, err := makeRootfs()
@@ -67,8 +67,8 @@ func add(w *tar.Writer, name string, contents []byte) error {
 	return err
 }
 
-// imageArchive returns an image with that file system, as "docker save" writes an image.
-// Its command is that of the container that pauses in each pod.
+// imageArchive returns an image with the file system of rootfs, in the format of "docker save". The
+// command of the image is that of the pause container of a pod.
 func imageArchive(t *testing.T) []byte {
 	t.Helper()
 	layer := rootfs(t)

@@ -26,15 +26,15 @@ import (
 // node is a node of a cluster without kubelet: a containerd with its CRI plugin.
 type node struct {
 	*engine
-	programs string // The directory of what build has built.
-	pods     int    // How many were configured.
-	init     int    // The process that runs containerd.
-	cgroup   string // The control group of all pods.
+	programs string // directory of the programs that build has built
+	pods     int    // number of configured pods
+	init     int    // the process that runs containerd
+	cgroup   string // control group of all pods
 }
 
 // newNode starts containerd with these runtime handlers:
 //
-//	runsc-ext          deploy/containerd, as it is
+//	runsc-ext          deploy/containerd, unchanged
 //	runsc-ext-off      the operator's level is off
 //	runsc-ext-bare     without pod_annotations
 //	runsc-ext-seccomp  with the flag oci-seccomp
@@ -102,8 +102,8 @@ cni.conf_dir = %q
 	return n
 }
 
-// containerdScript runs containerd from the first process of new namespaces, and again
-// after containerd was stopped or killed. All processes end with the first.
+// containerdScript is the first process of new namespaces. It runs containerd, again after each stop
+// or kill. When it exits, all processes in the namespaces are killed.
 const containerdScript = `set -e
 $0 mount -t proc proc /proc
 # containerd and CNI write there, whatever their configuration says.
@@ -117,9 +117,8 @@ while :; do "$@" & wait $! || [ $? -gt 128 ] || exit; done
 // startContainerd starts containerd with a configuration, imports the test's image, and
 // waits until the command ready succeeds.
 //
-// gVisor's shim gives itself an OOM score that takes CAP_SYS_RESOURCE, except in a user
-// namespace. The other namespaces keep mounts, processes and interfaces of pods from the
-// machine.
+// gVisor's shim sets its OOM score, which needs CAP_SYS_RESOURCE except in a user namespace. The other
+// new namespaces keep the mounts, processes and interfaces of pods away from the machine.
 func (e *engine) startContainerd(t *testing.T, config, programs string, ready []string) *exec.Cmd {
 	t.Helper()
 	file := e.write(t, "config.toml", fmt.Sprintf(`version = 3
@@ -143,8 +142,8 @@ grpc.address = %q
 	return cmd
 }
 
-// builtPrograms returns the directory of what testdata/containerd/build has built. It
-// skips the test where the programs are missing or are of other sources.
+// builtPrograms returns the directory of the programs that testdata/containerd/build has built. It
+// skips the test if the programs are missing or were built from other sources.
 func builtPrograms(t *testing.T) string {
 	t.Helper()
 	const build = "test/engines/testdata/containerd/build"
@@ -166,7 +165,7 @@ func builtPrograms(t *testing.T) string {
 		sum.Write(b)
 	}
 	if fmt.Sprintf("%x\n", sum.Sum(nil)) != string(built) {
-		t.Skipf("%s has programs of other sources: run %s again", dir, build)
+		t.Skipf("the programs in %s are built from other sources: run %s again", dir, build)
 	}
 	bin, err := sandbox.Binary()
 	if err != nil {
@@ -178,7 +177,7 @@ func builtPrograms(t *testing.T) string {
 	return dir
 }
 
-// gvisorOf returns the version of gVisor that a program is built from.
+// gvisorOf returns the version of gVisor from which a program is built.
 func gvisorOf(t *testing.T, program string) string {
 	t.Helper()
 	info, err := buildinfo.ReadFile(program)
@@ -204,7 +203,7 @@ func readDeployed(t *testing.T, name string) string {
 	return string(b)
 }
 
-// containerd returns the ID of containerd's process, or 0 if there is none now.
+// containerd returns the ID of containerd's process, or 0 if it does not run.
 func (n *node) containerd(t *testing.T) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", n.init))
@@ -223,7 +222,7 @@ func (n *node) containerd(t *testing.T) int {
 	return 0
 }
 
-// cri returns the command that makes a call of the Container Runtime Interface.
+// cri returns a command that makes a call of the Container Runtime Interface.
 func (n *node) cri(method, request string) []string {
 	return []string{filepath.Join(n.programs, "cri"), n.path("sock"), method, request}
 }
@@ -238,7 +237,7 @@ func (n *node) call(t *testing.T, method string, request object) sandbox.Result 
 	return n.run(t, n.cri(method, string(b)))
 }
 
-// must makes a call that has to succeed. The response can be nil.
+// must makes a call, and fails the test if the call fails. The response can be nil.
 func (n *node) must(t *testing.T, method string, request object, response any) {
 	t.Helper()
 	r := n.call(t, method, request)
@@ -263,12 +262,12 @@ func (n *node) wantNoPods(t *testing.T) {
 	}
 }
 
-// pod is a pod that runs.
+// pod is a running pod.
 type pod struct {
 	*node
 	id         string
 	config     object
-	containers int // How many were started.
+	containers int // number of started containers
 }
 
 // podConfig returns the configuration of a new pod on the host's network.
@@ -289,8 +288,7 @@ func (n *node) podConfig(t *testing.T) object {
 	}
 }
 
-// runPod runs a pod until the test ends. A level is the pod's annotation, unless it is
-// empty.
+// runPod runs a pod until the end of the test. level is the pod's annotation, or empty for none.
 func (n *node) runPod(t *testing.T, handler, level string, edits ...edit) *pod {
 	t.Helper()
 	p := &pod{node: n, config: n.podConfig(t)}
@@ -309,14 +307,14 @@ func (n *node) runPod(t *testing.T, handler, level string, edits ...edit) *pod {
 	return p
 }
 
-// remove stops and removes a pod. The calls succeed for a pod that is gone.
+// remove stops and removes a pod. The calls also succeed if the pod does not exist any more.
 func (p *pod) remove(t *testing.T) {
 	t.Helper()
 	p.must(t, "StopPodSandbox", object{"pod_sandbox_id": p.id}, nil)
 	p.must(t, "RemovePodSandbox", object{"pod_sandbox_id": p.id}, nil)
 }
 
-// processes returns the processes in a pod's control group, which goes with the pod.
+// processes returns the processes in a pod's control group, which is removed with the pod.
 func (p *pod) processes(t *testing.T) []int {
 	t.Helper()
 	var pids []int
@@ -395,7 +393,7 @@ func (p *pod) check(t *testing.T, status int, stdout string, command []string, e
 	return c
 }
 
-// containerStatus is what kubelet looks at in ContainerStatus.
+// containerStatus has the fields of ContainerStatus that kubelet uses.
 type containerStatus struct {
 	State    string
 	ExitCode int
@@ -416,7 +414,7 @@ func (c *container) wait(t *testing.T) containerStatus {
 	var got containerStatus
 	eventually(t, func() error {
 		if got = c.status(t); got.State != "CONTAINER_EXITED" {
-			return fmt.Errorf("%v: got %+v, want a container that has exited", c, got)
+			return fmt.Errorf("%v: got %+v, want an exited container", c, got)
 		}
 		return nil
 	})
@@ -437,7 +435,7 @@ func (c *container) checkExec(t *testing.T, status int, stdout string, command [
 	}
 }
 
-// log returns what a container has written to a stream, as its log has it.
+// log returns the output of a container to a stream, from its log.
 func (c *container) log(t *testing.T, stream string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(c.config["log_directory"].(string), c.logPath))
@@ -446,7 +444,7 @@ func (c *container) log(t *testing.T, stream string) string {
 	}
 	var text strings.Builder
 	for line := range strings.Lines(string(b)) {
-		// A time, a stream, F or P for a full or a partial line, and the text.
+		// A line has a time, a stream, F or P for a full or a partial line, and the text.
 		fields := strings.SplitN(line, " ", 4)
 		if len(fields) != 4 {
 			t.Fatalf("the log of %v has the line %q", c, line)
@@ -462,16 +460,16 @@ func (c *container) log(t *testing.T, stream string) string {
 	return text.String()
 }
 
-// cgroupRoot returns the root of the control groups that limit memory.
+// cgroupRoot returns the root of the hierarchy of control groups that limits memory.
 func cgroupRoot() string {
 	const root = "/sys/fs/cgroup"
 	if _, err := os.Stat(root + "/memory"); err == nil {
-		return root + "/memory" // Version 1.
+		return root + "/memory" // cgroup version 1
 	}
 	return root
 }
 
-// limitMemory makes a control group with a limit in bytes.
+// limitMemory creates a control group with a limit in bytes.
 func limitMemory(t *testing.T, cgroup string, limit int) {
 	t.Helper()
 	dir, file := filepath.Join(cgroupRoot(), cgroup), "memory.limit_in_bytes"
@@ -486,11 +484,11 @@ func limitMemory(t *testing.T, cgroup string, limit int) {
 		err = os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(limit)), 0)
 	}
 	if err != nil {
-		t.Skipf("no control group with a limit can be made here: %v", err)
+		t.Skipf("cannot create a control group with a limit: %v", err)
 	}
 }
 
-// removeCgroups removes a control group and those in it from all hierarchies.
+// removeCgroups removes a control group, and all groups in it, from all hierarchies.
 func removeCgroups(t *testing.T, cgroup string) {
 	roots, err := filepath.Glob("/sys/fs/cgroup/*" + cgroup)
 	if err != nil {

@@ -21,7 +21,7 @@ func TestContainerdShim(t *testing.T) {
 		"network = \"none\"\nignore-cgroups = \"true\"\n")
 	ctr := []string{filepath.Join(programs, "ctr"), "-a", e.path("sock"), "-n", "k8s.io"}
 	e.startContainerd(t, "", programs, append(ctr, "version"))
-	// containerd's CRI plugin gives this annotation to a pod. Without it, the shim hangs.
+	// containerd's CRI plugin sets this annotation for a pod. The shim hangs without it.
 	e.checkTasks(t, ctr, "--runtime=io.containerd.runsc.v1", "--runtime-config-path="+options,
 		"--annotation=io.kubernetes.cri.container-type=sandbox")
 }

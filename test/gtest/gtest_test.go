@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gtest_test compiles and runs the tests in the form of gVisor's own suite,
-// test/syscalls/linux: in the sandbox, on this machine's kernel, which has no clone4,
-// and on a Linux that has it.
+// Package gtest_test compiles and runs test/syscalls/linux, the tests in the form of gVisor's own
+// suite. It runs them in sandboxes, on the machine's kernel, which does not have clone4, and on
+// the reference kernel.
 package gtest_test
 
 import (
@@ -17,8 +17,7 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// source is not in a directory of Go files: with C++ among them, a package would
-// need cgo.
+// source is in a directory without Go files, because a Go package with C++ files needs cgo.
 const source = "../syscalls/linux/clone4_test.cc"
 
 var (
@@ -32,11 +31,11 @@ func TestGtest(t *testing.T) {
 	if err != nil {
 		t.Skipf("%v: apt-get install g++", err)
 	}
-	// What needs all of gtest, and nothing of ours.
+	// This program needs googletest and no file of this module.
 	probe := exec.Command(cxx, "-x", "c++", "-std=c++17", "-static", "-o", os.DevNull, "-", "-lgtest", "-lgtest_main")
 	probe.Stdin = strings.NewReader("#include <gtest/gtest.h>\nTEST(A, B) {}\n")
 	if out, err := probe.CombinedOutput(); err != nil {
-		t.Skipf("no static programs with googletest here: apt-get install libgtest-dev: %v\n%s", err, out)
+		t.Skipf("g++ cannot link static programs with googletest: apt-get install libgtest-dev: %v\n%s", err, out)
 	}
 	bin := filepath.Join(t.TempDir(), "clone4_test")
 	cc := exec.Command(cxx, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", bin, source, "-lgtest", "-lgtest_main")

@@ -10,15 +10,15 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// ABI is a way to call clone4.
+// ABI is an ABI through which a test can call clone4.
 type ABI struct {
 	Name   string
 	Number uintptr // of clone4
 	Entry  uintptr // a value of rawclone.Op.Entry
-	Word   int     // size of a word of the args struct, in bytes
+	Word   int     // size of a word in the args struct, in bytes
 }
 
-// ABIs returns the ABIs of this architecture, the one of 64-bit programs first.
+// ABIs returns the ABIs of this architecture. The first is that of 64-bit programs.
 func ABIs() []*ABI {
 	var all []*ABI
 	for i := range abis {
@@ -54,7 +54,7 @@ func (a *ABI) FDSize() uintptr {
 	return linux.SizeOfClone4FDArgs
 }
 
-// Truncate returns what a word of the ABI can hold of v.
+// Truncate returns v cut to the size of a word.
 func (a *ABI) Truncate(v uint64) uint64 {
 	if a.Word == 4 {
 		return uint64(uint32(v))
@@ -84,7 +84,7 @@ func (a *ABI) words(values ...uint64) []byte {
 	return buf
 }
 
-// Decode is the inverse of Encode. What buf is too short for is 0.
+// Decode is the inverse of Encode. Bytes that buf lacks are 0.
 func (a *ABI) Decode(buf []byte) linux.Clone4Args {
 	buf = append(make([]byte, 0, a.Size()), buf...)[:a.Size()]
 	field := func(i int) uint64 {
@@ -96,8 +96,7 @@ func (a *ABI) Decode(buf []byte) linux.Clone4Args {
 	return linux.Clone4Args{Ptid: field(0), Ctid: field(1), StackStart: field(2), StackSize: field(3), TLS: field(4)}
 }
 
-// Put puts what Encode or EncodeFD returned into the shared memory of l, and returns
-// it there.
+// Put copies an encoded struct into the shared memory of l, and returns the copy.
 func Put(l *rawclone.List, encoded []byte) []byte {
 	buf := l.Program().Buffer(len(encoded))
 	copy(buf, encoded)
@@ -122,12 +121,12 @@ func (a *ABI) Clone4Raw(l *rawclone.List, flags uint64, size, ptr uintptr, child
 	return l.Append(a.Op(flags, size, ptr, child))
 }
 
-// NoFD is in memory that the kernel has not written a descriptor to. A descriptor is 4
-// bytes, so that the upper half has to stay.
+// NoFD marks a word to which the kernel has not written a descriptor. A descriptor has 4
+// bytes, so the kernel must not change the upper half of the word.
 const NoFD uintptr = 0x5a5a5a5a00000000 | 0xdeadbeef
 
-// Clone4FD appends to l a call with the larger struct. Without args.Clonefd the kernel
-// writes the descriptor to the low half of fd, which is NoFD before.
+// Clone4FD appends to l a call with the struct of level fd. If args.Clonefd is 0, the kernel
+// writes the descriptor to the low half of fd, which is NoFD before the call.
 func (a *ABI) Clone4FD(l *rawclone.List, flags uint64, args linux.Clone4FDArgs, child *rawclone.List) (call *rawclone.Op, fd *uintptr) {
 	fd = l.Program().Word()
 	*fd = NoFD
@@ -137,8 +136,8 @@ func (a *ABI) Clone4FD(l *rawclone.List, flags uint64, args linux.Clone4FDArgs, 
 	return a.Clone4Raw(l, flags, a.FDSize(), rawclone.AddrOf(Put(l, a.EncodeFD(args))), child), fd
 }
 
-// LoadFD appends to l an operation whose result is the descriptor that Clone4FD returns
-// the place of: system calls take the low half of the word.
+// LoadFD appends to l an operation whose result is the descriptor in fd, which Clone4FD has
+// returned. System calls use only the low half of the word.
 func LoadFD(l *rawclone.List, fd *uintptr) *rawclone.Op {
 	return l.Sys(rawclone.TrapLoad, fd)
 }

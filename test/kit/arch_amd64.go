@@ -20,8 +20,8 @@ func CloneArgs(flags uint64, a linux.Clone4Args) [6]uintptr {
 	return [6]uintptr{uintptr(flags), uintptr(a.StackStart), uintptr(a.Ptid), uintptr(a.Ctid), uintptr(a.TLS)}
 }
 
-// ThreadPointer appends to l what finds out the thread pointer. The function returns it
-// afterwards.
+// ThreadPointer appends to l an operation that reads the thread pointer. The function that
+// it returns has the result afterwards.
 func ThreadPointer(l *rawclone.List) func() uintptr {
 	const archGetFS = 0x1003
 	fs := l.Program().Word()
@@ -29,12 +29,12 @@ func ThreadPointer(l *rawclone.List) func() uintptr {
 	return func() uintptr { return *fs }
 }
 
-// OddTLS returns values at the edges of what a thread pointer can be: below TASK_SIZE_MAX
-// with 4 levels of page tables, and from TASK_SIZE_MAX with 5 levels on. What is between
-// depends on the machine. gVisor has 4 levels.
+// OddTLS returns values at the limits of valid thread pointers. Values below TASK_SIZE_MAX of
+// 4-level page tables are valid on every machine, and values from that of 5-level page tables
+// on are invalid. gVisor has 4 levels.
 func OddTLS() []uint64 { return []uint64{1<<47 - 4097, 1<<56 - 4096, 1 << 56, 1 << 63, 1<<64 - 1} }
 
-// ValidTLS returns whether tls can be a thread pointer.
+// ValidTLS returns whether tls is a valid thread pointer.
 func ValidTLS(tls uint64) bool { return tls < 1<<47 }
 
 // Forks returns the calls that create a child and take no arguments.

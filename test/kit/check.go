@@ -18,7 +18,7 @@ func CheckErrno(t *testing.T, what string, o *rawclone.Op, want syscall.Errno) {
 	}
 }
 
-// CheckStatus reports an error unless a wait status reports want, in the words of Status.
+// CheckStatus reports an error unless Status describes the wait status as want.
 func CheckStatus[T ~uint32 | ~uintptr](t *testing.T, what string, status T, want string) {
 	t.Helper()
 	if got := Status(status); got != want {
@@ -26,7 +26,7 @@ func CheckStatus[T ~uint32 | ~uintptr](t *testing.T, what string, status T, want
 	}
 }
 
-// CheckWait is CheckStatus for a wait4 that has to return the child of call.
+// CheckWait is CheckStatus for a wait4 that must return the child of call.
 func CheckWait(t *testing.T, what string, call, wait *rawclone.Op, status *uintptr, want string) {
 	t.Helper()
 	if wait.Ret != call.Ret {
@@ -44,7 +44,7 @@ func CheckRet(t *testing.T, what string, got, want uintptr) {
 	}
 }
 
-// OnEach runs f as a subtest for each of some flags, which name it.
+// OnEach runs f as a subtest for each of the flags. The flags are the name of the subtest.
 func OnEach(t *testing.T, flags []uint64, f func(t *testing.T, flags uint64)) {
 	t.Helper()
 	for _, v := range flags {

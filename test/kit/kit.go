@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kit is what the tests of clone4 share: the ABIs, the encoding of arguments,
-// names for messages, scripts of raw system calls, and the environments that a test
-// binary runs in.
+// Package kit is shared by the tests of clone4. It has the ABIs, the encoding of arguments,
+// names for messages, scripts of raw system calls, and the environments that a test binary
+// runs in.
 //
-// A test of the system call runs inside the kernel that is tested. TestMain of such a
-// package is
+// A test of the system call runs inside the kernel that it tests. TestMain of such a package
+// is
 //
 //	func TestMain(m *testing.M) {
 //		kit.Main(m, kit.Suite{Package: "runsc-ext/test/syscalls"})
 //	}
 //
-// and the tests are written as if clone4 was there:
+// and the tests can use clone4:
 //
 //	func TestExample(t *testing.T) {
 //		kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {

@@ -12,16 +12,16 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// What a machine may lack, and a sandbox on the systrap or ptrace platform with it: they
-// execute the guest's instructions on the machine as it is.
+// Features that a machine may lack. A sandbox on systrap or ptrace then lacks the feature too,
+// because these platforms execute the guest's instructions directly on the machine.
 const (
 	lacksInt80     = "INT-0x80"
 	lacksOddStacks = "non-canonical-stacks"
 )
 
-// HasInt80 returns whether INT $0x80 makes a system call with any number, not only with
-// clone4's. A kernel may be built or started without CONFIG_IA32_EMULATION; the KVM platform
-// never has the instruction.
+// HasInt80 returns whether INT $0x80 makes a system call with every number, and not only with
+// clone4's. A kernel may lack CONFIG_IA32_EMULATION, and the KVM platform never has the
+// instruction.
 func HasInt80() bool {
 	return Platform() != "kvm" && !strings.Contains(lacks(), lacksInt80)
 }
@@ -32,7 +32,7 @@ func HasOddStacks() bool {
 	return Platform() != "kvm" && !strings.Contains(lacks(), lacksOddStacks)
 }
 
-// lacks returns what the machine lacks that the tests run on, from inside a sandbox too.
+// lacks returns the features that the machine lacks, even in a sandbox on the machine.
 func lacks() string {
 	if Native() || Platform() != "" {
 		return os.Getenv(envLacks)
@@ -40,7 +40,7 @@ func lacks() string {
 	return machineLacks()
 }
 
-// machineLacks returns which of the above this machine lacks.
+// machineLacks finds out which features this machine lacks.
 var machineLacks = sync.OnceValue(func() string {
 	p := rawclone.NewProgram()
 	var lacks []string
@@ -64,7 +64,7 @@ var machineLacks = sync.OnceValue(func() string {
 	return strings.Join(lacks, " ")
 })
 
-// runProbe runs a list in a child with a stack of its own, to whatever its end is.
+// runProbe runs a list in a child with its own stack, until the child exits in any way.
 func runProbe(p *rawclone.Program, stack uint64, probe *rawclone.List) {
 	start := p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(SIGCHLD), uintptr(stack)}, Child: probe.First()})
 	pid, errno := rawclone.Do(start)

@@ -24,14 +24,13 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// Where a kernel has clone4, one of the first two is in the environment. The first is set
-// by the reference kernel's init; the second has the platform for its value. The third is
-// the level of clone4 if that is not "on". The last has what the machine lacks.
+// Environment variables that tell a test binary where it runs. If neither of the first two is
+// set, the kernel does not have clone4.
 const (
-	envNative  = "CLONE4_NATIVE"
-	envSandbox = "CLONE4_SANDBOX"
-	envLevel   = "CLONE4_LEVEL"
-	envLacks   = "CLONE4_MACHINE_LACKS"
+	envNative  = "CLONE4_NATIVE"        // set by the init of the reference kernel
+	envSandbox = "CLONE4_SANDBOX"       // the platform of the sandbox
+	envLevel   = "CLONE4_LEVEL"         // the level of clone4; empty for "on"
+	envLacks   = "CLONE4_MACHINE_LACKS" // the features that the machine lacks
 )
 
 // Native returns whether the tests run on the reference kernel.
@@ -48,23 +47,22 @@ func Level() string {
 	return "on"
 }
 
-// Suite is a package of tests that run inside the kernel that is tested.
+// Suite is a package of tests that run inside the kernel that they test.
 type Suite struct {
 	Package string // its import path
 
-	// Level is the level of clone4 that the tests are for; "" is the default, "on".
-	// At level "fd" they run in sandboxes only: no Linux kernel has that level.
+	// Level is the level of clone4 for the tests; "" is the default, "on". Tests of
+	// level "fd" run only in sandboxes, because no Linux kernel has that level.
 	Level string
 
-	// Few has, by the name of an environment, a regular expression for the tests
-	// to run there unless -run asks for others. Where it has none, all run; where
-	// it has "", none do.
+	// Few maps the name of an environment to a regular expression for the tests that
+	// run there without -run. "" selects none. In other environments, all tests run.
 	Few map[string]string
 }
 
-// Main is the TestMain of a suite. On a machine without clone4 it builds runsc-ext and
-// runs the test binary in every environment that can be had: natively on the reference
-// kernel, in a sandbox on each platform, and in sandboxes in emulated machines. There, it
+// Main is the TestMain of a suite. On a machine without clone4, it builds runsc-ext and starts
+// the test binary in every environment that the machine has: on the reference kernel, in a
+// sandbox on each platform, and in sandboxes in emulated machines. In these environments, it
 // runs the tests.
 //
 // Flags such as -run, -v and -count are passed on. The flag -on selects environments.
@@ -78,14 +76,14 @@ func Main(m *testing.M, suite Suite) {
 	case !Native() && Platform() == "":
 		os.Exit(suite.runEverywhere(*on))
 	case os.Getpid() == 1:
-		// PID 1 is not allowed everything, and inherits orphans.
+		// PID 1 may not use CLONE_PARENT, and inherits orphans.
 		os.Exit(initProcess())
 	default:
 		os.Exit(m.Run())
 	}
 }
 
-// initProcess runs the tests in a child, as an init process would.
+// initProcess runs the tests in a child, and reaps orphans as an init process does.
 func initProcess() int {
 	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	if err != nil {
@@ -115,16 +113,16 @@ func initProcess() int {
 type environment struct {
 	name string
 
-	// command returns the command that runs the test binary with args there. An
-	// error that is a sandbox.Missing says why there is none.
+	// command returns a command that runs the test binary with args in the
+	// environment. The error is a sandbox.Missing if the machine lacks it.
 	command func(args []string) (*exec.Cmd, error)
 
-	// emulated environments are slow: no run under -short, and a short one
-	// otherwise.
+	// emulated environments are slow. Under -short they do not run, and otherwise
+	// their tests run under -short.
 	emulated bool
 }
 
-// environments returns all that the suite can run in.
+// environments returns the environments of the suite.
 func (s *Suite) environments() []environment {
 	lacks := envLacks + "=" + machineLacks()
 	settings := func(platform string) []string {
@@ -173,15 +171,15 @@ func (s *Suite) runEverywhere(on string) int {
 		selected := strings.Split(on, ",")
 		for _, name := range selected {
 			if !slices.Contains(names, name) {
-				fmt.Fprintf(os.Stderr, "-on %s: %q is no environment of %s; there are: %s\n", on, name, s.Package, strings.Join(names, ", "))
+				fmt.Fprintf(os.Stderr, "-on %s: %q is not an environment of %s: the environments are %s\n", on, name, s.Package, strings.Join(names, ", "))
 				return 2
 			}
 		}
 		envs = slices.DeleteFunc(envs, func(env environment) bool { return !slices.Contains(selected, env.name) })
 	}
 
-	// The emulated machines take long, one processor each: beside the others, two at
-	// a time when those are done, and their output after.
+	// Emulated machines are slow, and use one processor each. One runs beside the other
+	// environments, and two run at a time when those are done. Their output comes last.
 	slow := make(chan environment, len(envs))
 	for _, env := range envs {
 		if env.emulated {
@@ -252,8 +250,8 @@ func (s *Suite) run(env environment, w io.Writer) int {
 
 const modulePath = "runsc-ext/"
 
-// runCommand runs cmd, with its output to w. It does not wait for ever: a test that hangs
-// beyond -timeout's reach hangs the sandbox or the machine.
+// runCommand runs cmd, with its output to w. It has a time limit of its own, because -timeout
+// cannot end a sandbox or a machine that hangs.
 func runCommand(cmd *exec.Cmd, w io.Writer) error {
 	ctx := context.Background()
 	if d := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration); d > 0 {
@@ -263,30 +261,30 @@ func runCommand(cmd *exec.Cmd, w io.Writer) error {
 	}
 	bounded := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
 	bounded.Env = cmd.Env
-	// A pipe in between, where standard output may be a file: a sandbox writes
-	// to a file at an offset of its own.
+	// Standard output may be a file, to which a sandbox would write from offset 0. A
+	// pipe avoids that.
 	out := piped{w}
 	bounded.Stdout, bounded.Stderr = out, out
 	bounded.WaitDelay = 10 * time.Second
 	return bounded.Run()
 }
 
-// piped hides that a writer is a file.
+// piped hides from package exec that a writer is a file, so that exec uses a pipe.
 type piped struct{ io.Writer }
 
-// testArgs returns the flags that this run of the tests was given, less those that name
-// files of the go command's.
+// testArgs returns the flags of this run of the tests, without those that name files of the go
+// command.
 func testArgs() []string {
 	return slices.DeleteFunc(slices.Clone(os.Args[1:]), func(arg string) bool {
 		return strings.HasPrefix(arg, "-test.testlogfile=") || strings.HasPrefix(arg, "-test.gocoverdir=")
 	})
 }
 
-// envExecuted makes the test binary the program that Exec executes.
+// envExecuted turns the test binary into the program that Exec executes.
 const envExecuted = "CLONE4_EXECUTED"
 
 const (
-	// ExecStatus is what the program that Exec executes exits with.
+	// ExecStatus is the exit status of the program that Exec executes.
 	ExecStatus = 7
 
 	execFor = 300 * time.Millisecond
@@ -297,8 +295,8 @@ func executed() {
 	os.Exit(ExecStatus)
 }
 
-// Exec appends to l the execution of a program that runs for a while and exits with
-// ExecStatus: the test binary.
+// Exec appends to l an execve of the test binary, which then runs for a while and exits with
+// ExecStatus.
 func Exec(l *rawclone.List) {
 	p := l.Program()
 	exe := p.Path("/proc/self/exe")
@@ -307,8 +305,7 @@ func Exec(l *rawclone.List) {
 	l.Sys(unix.SYS_EXECVE, exe, argv, envp)
 }
 
-// IsOurs returns whether pid is a process or a zombie of the test binary, or of what Exec
-// executes.
+// IsOurs returns whether pid is a process or a zombie of the test binary, even after Exec.
 func IsOurs(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

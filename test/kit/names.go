@@ -19,7 +19,7 @@ const (
 	ThreadFlags    = linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
 	NamespaceFlags = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWUSER | linux.CLONE_NEWPID | linux.CLONE_NEWNET
 
-	// RefusedFlags are those that clone(2) takes and clone4 does not.
+	// RefusedFlags are the flags that clone(2) accepts and clone4 refuses.
 	RefusedFlags = linux.CLONE_PID | linux.CLONE_DETACHED | linux.CLONE_STOPPED
 )
 
@@ -56,14 +56,14 @@ var flagNames = map[uint64]string{
 	linux.CLONE_IO:             "IO",
 }
 
-// fdFlagNames are the names of bits that are other flags at level fd.
+// fdFlagNames are the names of bits that have another meaning at level fd.
 var fdFlagNames = map[uint64]string{
 	linux.CLONE_AUTOREAP: "AUTOREAP",
 	linux.CLONE_FD:       "FD",
 }
 
-// FlagNames returns the names of flags without CLONE_, joined by "|", and without the
-// exit signal. A bit that has no name is 2^n. No flag is "0".
+// FlagNames returns the names of flags without CLONE_, joined by "|". It omits the exit
+// signal. A bit without a name is 2^n, and no flag at all is "0".
 func FlagNames(flags uint64) string {
 	var names []string
 	for bit := 8; bit < 64; bit++ {
@@ -133,7 +133,7 @@ func ErrnoName(e syscall.Errno) string {
 	return fmt.Sprintf("errno %d", uintptr(e))
 }
 
-// SignalName returns the name of a signal, and "signal n" for one that has none.
+// SignalName returns the name of a signal, or "signal n" if it has no name.
 func SignalName(s syscall.Signal) string {
 	if name := unix.SignalName(s); name != "" {
 		return name
@@ -155,8 +155,8 @@ var eventNames = map[int]string{
 // SyscallStop is what Status returns for a syscall stop under PTRACE_O_TRACESYSGOOD.
 const SyscallStop = "syscall stop"
 
-// Status returns what a wait status reports: "exit status 7", "SIGKILL", "stopped by
-// SIGSTOP", "continued", SyscallStop, or the name of a ptrace event.
+// Status describes a wait status: "exit status 7", "SIGKILL", "stopped by SIGSTOP",
+// "continued", SyscallStop, or the name of a ptrace event.
 func Status[T ~uint32 | ~uintptr](status T) string {
 	switch ws := unix.WaitStatus(status); {
 	case ws.Exited():

@@ -11,17 +11,17 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// Script is a process that executes operations one after the other and then exits: the
-// caller of clone4 in a test. A Script is created by plain clone(2), anew in each test. It
-// shares nothing with the Go program but its memory and what Memory and Mapping return.
-// All its signals are blocked.
+// Script is a process that executes a list of operations and then exits. It is the caller of
+// clone4 in a test. Each test creates its own, by clone(2). A Script shares nothing with the
+// Go program but its own memory and the memory from Memory and Mapping. All its signals are
+// blocked.
 type Script struct {
 	*rawclone.List // what the process does
 	t              *testing.T
 	p              *rawclone.Program
 }
 
-// maxOps is how many operations a list of a script has room for.
+// maxOps is the number of operations in a list of a script.
 const maxOps = 64
 
 // NewScript returns an empty script.
@@ -58,7 +58,7 @@ func (s *Script) Timespec(d time.Duration) []byte {
 	return spec
 }
 
-// AllSignals returns a set of all signals in shared memory.
+// AllSignals returns a signal set of all signals, in shared memory.
 func (s *Script) AllSignals() *uintptr {
 	all := s.p.Word()
 	*all = ^uintptr(0)
@@ -70,10 +70,10 @@ func (s *Script) Sleep(l *rawclone.List, d time.Duration) {
 	l.Sys(unix.SYS_NANOSLEEP, s.Timespec(d), 0)
 }
 
-// Forever appends to l a wait that only a signal ends.
+// Forever appends to l a wait that ends only by a signal.
 func Forever(l *rawclone.List) { l.Sys(unix.SYS_PPOLL, 0, 0, 0, 0, 0) }
 
-// Run runs the script, and fails the test unless it comes to its end.
+// Run runs the script, and fails the test unless the script exits with status 0.
 func (s *Script) Run() {
 	s.t.Helper()
 	if ws := s.RunTo(); ws != 0 {
@@ -81,7 +81,7 @@ func (s *Script) Run() {
 	}
 }
 
-// RunTo runs the script to whatever its end is.
+// RunTo runs the script, and returns its wait status.
 func (s *Script) RunTo() unix.WaitStatus {
 	s.t.Helper()
 	s.Exit(0)
@@ -115,7 +115,7 @@ func Reap(t *testing.T, pid int) unix.WaitStatus {
 	}
 }
 
-// patience is how long ReapAll waits for what has no reason to take time.
+// patience is how long ReapAll waits for children that should exit at once.
 const patience = 20 * time.Second
 
 // ReapAll waits for all children of this process, and fails the test if one does not
@@ -136,8 +136,8 @@ func ReapAll(t *testing.T) {
 	}
 }
 
-// Memory maps pages and returns them: private to the script and to each child that has
-// its own memory, unlike the script's own.
+// Memory maps private pages. Unlike the memory of the script, they are copied for a child
+// without CLONE_VM.
 func Memory(t *testing.T, pages int) []byte {
 	t.Helper()
 	return Mapping(t, -1, pages, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
@@ -153,7 +153,7 @@ func Protected(t *testing.T, pages, prot int) []byte {
 	return mem
 }
 
-// Mapping maps pages of a file, or of no file if fd is -1, at an address that every ABI
+// Mapping maps pages of a file, or anonymous pages if fd is -1, at an address that every ABI
 // can pass.
 func Mapping(t *testing.T, fd, pages, prot, flags int) []byte {
 	t.Helper()
@@ -165,12 +165,12 @@ func Mapping(t *testing.T, fd, pages, prot, flags int) []byte {
 	return mem
 }
 
-// StackTop returns the end of mem as a stack pointer.
+// StackTop returns a stack pointer at the end of mem.
 func StackTop(mem []byte) uint64 {
 	return uint64(rawclone.AddrOf(mem)) + uint64(len(mem)) - 64
 }
 
-// Stack returns a stack pointer at the end of a page of its own.
+// Stack returns a stack pointer at the end of a new page.
 func Stack(t *testing.T) uint64 {
 	t.Helper()
 	return StackTop(Memory(t, 1))

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// Siginfo is what siginfo_t reports of a child.
+// Siginfo has the fields of siginfo_t for a child.
 type Siginfo struct {
 	Signo, Errno, Code, _ int32
 	PID                   int32

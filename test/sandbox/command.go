@@ -19,11 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limit is how long a command of a test may take: many times what the slowest one
-// takes on a busy machine.
+// limit is the time limit of a command. The slowest command takes a small part of it, even on
+// a busy machine.
 const limit = 2 * time.Minute
 
-// Result is what a command left behind.
+// Result is the result of a command.
 type Result struct {
 	Command        string // with its arguments
 	Status         int    // exit status; -1 if a signal killed it
@@ -62,15 +62,15 @@ func (r Result) CheckStderr(t testing.TB, wants ...string) {
 	}
 }
 
-// Run runs a command. The test judges its exit status; a command that cannot be started,
-// or takes too long, is fatal.
+// Run runs a command and returns its result, whatever the exit status. A command that cannot
+// be started, or exceeds the time limit, is fatal.
 func Run(t testing.TB, name string, args ...string) Result {
 	t.Helper()
 	return Output(t, exec.Command(name, args...))
 }
 
-// Output is Run for a command with an environment, a directory or credentials of its own.
-// Standard output and standard error are Output's to set.
+// Output is Run for an exec.Cmd, which can have an environment, a directory and credentials.
+// Output sets its standard output and standard error.
 func Output(t testing.TB, cmd *exec.Cmd) Result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -80,7 +80,7 @@ func Output(t testing.TB, cmd *exec.Cmd) Result {
 	return Result{cmd.String(), cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// Session is a command that a test talks to while the command runs.
+// Session is a command that talks to a test while it runs.
 type Session struct {
 	Stdin  io.WriteCloser
 	Stdout *bufio.Reader
@@ -90,7 +90,7 @@ type Session struct {
 	wait   func(testing.TB)
 }
 
-// Start starts a command, which is killed when the test is over.
+// Start starts a command. The command is killed at the end of the test.
 func Start(t testing.TB, cmd *exec.Cmd) *Session {
 	t.Helper()
 	s := &Session{cmd: cmd}
@@ -111,14 +111,14 @@ func Start(t testing.TB, cmd *exec.Cmd) *Session {
 // Process returns the process of the command.
 func (s *Session) Process() *os.Process { return s.cmd.Process }
 
-// Say writes a line to standard input. A command that does not read it is found by what
-// it answers.
+// Say writes a line to standard input. It ignores errors: the answer of a command shows
+// whether the command has read the line.
 func (s *Session) Say(format string, args ...any) {
 	fmt.Fprintf(s.Stdin, format+"\n", args...)
 }
 
-// ReadTo reads standard output up to the given line, and returns what it read. A command
-// that exits before is fatal.
+// ReadTo reads standard output up to the given line, and returns what it read. It is fatal if
+// the command exits first.
 func (s *Session) ReadTo(t testing.TB, line string) string {
 	t.Helper()
 	var printed string
@@ -134,7 +134,7 @@ func (s *Session) ReadTo(t testing.TB, line string) string {
 	}
 }
 
-// Wait waits until the command exits. Result.Stdout is what was not read before.
+// Wait waits until the command exits. Result.Stdout is the output that was not read before.
 func (s *Session) Wait(t testing.TB) Result {
 	t.Helper()
 	stdout, err := io.ReadAll(s.Stdout)
@@ -145,15 +145,15 @@ func (s *Session) Wait(t testing.TB) Result {
 	return Result{s.cmd.String(), s.cmd.ProcessState.ExitCode(), string(stdout), s.stderr.String()}
 }
 
-// start starts cmd and returns a function that waits until it exits. A command that is not
-// waited for is killed when the test is over.
+// start starts cmd and returns a function that waits until the command exits. Without that
+// wait, the command is killed at the end of the test.
 func start(t testing.TB, cmd *exec.Cmd) (wait func(testing.TB)) {
 	t.Helper()
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting %v: %v", cmd, err)
 	}
-	// SIGTERM first: a command may have started an emulator.
+	// SIGTERM comes first, so that a command can stop an emulator that it has started.
 	var late atomic.Bool
 	term := time.AfterFunc(limit, func() {
 		late.Store(true)
@@ -184,7 +184,8 @@ func start(t testing.TB, cmd *exec.Cmd) (wait func(testing.TB)) {
 	}
 }
 
-// Need ends the test if err is not nil: with a skip for a Missing, else as a failure.
+// Need ends the test if err is not nil. It skips the test for a Missing, and fails it
+// otherwise.
 func Need(t testing.TB, err error) {
 	t.Helper()
 	if missing := Missing(""); errors.As(err, &missing) {
@@ -207,7 +208,7 @@ func Install(t testing.TB, dir, name string) string {
 	if os.Link(built, bin) == nil {
 		return bin
 	}
-	b, err := os.ReadFile(built) // dir is on another file system.
+	b, err := os.ReadFile(built) // dir is on another file system
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func Install(t testing.TB, dir, name string) string {
 	return bin
 }
 
-// WriteFile writes a file that everybody may read.
+// WriteFile writes a file that every user may read.
 func WriteFile(t testing.TB, name, contents string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(contents), 0o644); err != nil {

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LevelAnnotation and LevelSuffix are what users write to set the level of clone4: the
-// OCI annotation, and what the operator's file has after the name of the binary.
+// LevelAnnotation is the OCI annotation with the level of clone4. LevelSuffix is the end of the
+// name of the operator's file. The tests repeat them, because users depend on these names.
 const (
 	LevelAnnotation = "dev.gvisor.ext.clone4"
 	LevelSuffix     = ".clone4"
 )
 
-// Container is an OCI container, and what runsc-ext has to be told to work on it.
+// Container is an OCI container, with the arguments for commands of runsc-ext on it.
 type Container struct {
 	Bin    string   // runsc-ext
 	Flags  []string // global flags, --root among them
@@ -32,8 +32,8 @@ type Container struct {
 	state string // the directory of --root
 }
 
-// NewContainer makes a bundle for a container of its own sandbox. The container runs args,
-// with the file system of the machine to read. It is deleted when the test is over.
+// NewContainer creates a bundle for a container in a new sandbox. The container runs args, and
+// can read the file system of the machine. It is deleted at the end of the test.
 func NewContainer(t testing.TB, bin, platform string, args ...string) *Container {
 	t.Helper()
 	bundle := t.TempDir()
@@ -47,13 +47,13 @@ func NewContainer(t testing.TB, bin, platform string, args ...string) *Container
 	return c
 }
 
-// Annotations by which containerd's CRI plugin tells the containers of a pod apart.
+// Annotations of containerd's CRI plugin, by which runsc finds the sandbox of a container.
 const (
 	containerType = "io.kubernetes.cri.container-type"
 	sandboxID     = "io.kubernetes.cri.sandbox-id"
 )
 
-// NewPod is NewContainer for the first container of a pod, which has the sandbox.
+// NewPod is NewContainer for the first container of a pod, which starts the sandbox.
 func NewPod(t testing.TB, bin, platform string, args ...string) *Container {
 	t.Helper()
 	c := NewContainer(t, bin, platform, args...)
@@ -61,7 +61,7 @@ func NewPod(t testing.TB, bin, platform string, args ...string) *Container {
 	return c
 }
 
-// NewContainer makes a bundle for one more container in the sandbox of pod.
+// NewContainer creates a bundle for one more container in the sandbox of pod.
 func (pod *Container) NewContainer(t testing.TB, id string, args ...string) *Container {
 	t.Helper()
 	c := &Container{Bin: pod.Bin, ID: id, Bundle: t.TempDir(), Flags: slices.Clone(pod.Flags), state: pod.state}
@@ -71,11 +71,11 @@ func (pod *Container) NewContainer(t testing.TB, id string, args ...string) *Con
 	return c
 }
 
-// init makes the bundle, and has the container deleted when the test is over.
+// init creates the bundle. The container is deleted at the end of the test.
 func (c *Container) init(t testing.TB, args []string) {
 	t.Helper()
 	t.Cleanup(func() {
-		// A container that should not be there must not outlive the test either.
+		// Even a container that a test did not expect must not outlive the test.
 		if c.files() != nil {
 			exec.Command(c.Bin, c.global("delete", "-force", c.ID)...).Run()
 		}
@@ -106,7 +106,7 @@ func (c *Container) Edit(t testing.TB, change func(spec *specs.Spec)) {
 	WriteFile(t, config, string(b))
 }
 
-// Annotate gives the container an annotation.
+// Annotate adds an annotation to the bundle of the container.
 func (c *Container) Annotate(t testing.TB, key, value string) {
 	t.Helper()
 	c.Edit(t, func(spec *specs.Spec) {
@@ -117,7 +117,7 @@ func (c *Container) Annotate(t testing.TB, key, value string) {
 	})
 }
 
-// AnnotateLevel asks for a level of clone4; the empty string asks for none.
+// AnnotateLevel adds an annotation with a level of clone4, or none if level is empty.
 func (c *Container) AnnotateLevel(t testing.TB, level string) {
 	t.Helper()
 	if level != "" {
@@ -163,7 +163,8 @@ func (c *Container) Create(t testing.TB) {
 	}
 	defer stderr.Close()
 	cmd := exec.Command(c.Bin, c.Args("create")...)
-	// The container inherits standard error. A pipe would stay open.
+	// The container inherits standard error. A pipe would stay open, and Wait would
+	// wait for its end.
 	cmd.Stderr = stderr
 	start(t, cmd)(t)
 	if !cmd.ProcessState.Success() {
@@ -212,7 +213,7 @@ func (c *Container) CheckGone(t testing.TB) {
 	}
 }
 
-// files returns the files in which runsc-ext keeps what it knows of the container.
+// files returns the state files of the container.
 func (c *Container) files() []string {
 	files, _ := filepath.Glob(filepath.Join(c.state, c.ID+"*"))
 	return files

@@ -12,17 +12,17 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// Guest returns the path of the program in ./guest, which calls clone4 as its arguments say.
-// It is static.
+// Guest returns the path of the program in ./guest. The program is static, and its arguments
+// say how it calls clone4.
 var Guest = sync.OnceValues(func() (string, error) {
 	return Build("runsc-ext/test/sandbox/guest", runtime.GOARCH)
 })
 
-// Pausing is the line that the guest prints when it pauses: until a byte comes on its
-// standard input.
+// Pausing is the line that the guest prints when it pauses. The guest goes on when it reads a
+// byte from standard input.
 const Pausing = "pausing\n"
 
-// ABIs returns the ABIs that clone4 can be called through. Each is a step of the guest.
+// ABIs returns the ABIs of clone4. Each name is a step of the guest.
 func ABIs() []string {
 	if runtime.GOARCH == "amd64" {
 		return []string{"amd64", "x32", "i386"}
@@ -30,8 +30,8 @@ func ABIs() []string {
 	return []string{runtime.GOARCH}
 }
 
-// OffABIs returns the ABIs through which clone4 is ENOSYS at level off. INT $0x80 is then what
-// the machine's kernel makes of it: SIGSEGV without IA32 emulation, as in stock runsc.
+// OffABIs returns the ABIs through which clone4 is ENOSYS at level off. At that level, as in
+// stock runsc, INT $0x80 is SIGSEGV if the machine's kernel has no IA-32 emulation.
 var OffABIs = sync.OnceValue(func() []string {
 	abis := ABIs()
 	if len(abis) == 3 && !hasInt80() {
@@ -40,7 +40,8 @@ var OffABIs = sync.OnceValue(func() []string {
 	return abis
 })
 
-// hasInt80 returns whether INT $0x80 is a system call on this machine. A child tries it.
+// hasInt80 returns whether INT $0x80 is a system call on this machine. A child tries the
+// instruction, because it may be SIGSEGV.
 func hasInt80() bool {
 	const getpid = 20 // i386
 	l := rawclone.NewProgram().NewList(2)
@@ -58,8 +59,8 @@ func hasInt80() bool {
 	}
 }
 
-// Results returns what the guest prints if each of steps has the same result: "ok", or the
-// name of an error.
+// Results returns the output of the guest if all steps have the same result: "ok", or the name
+// of an error.
 func Results(result string, steps ...string) string {
 	var b strings.Builder
 	for _, step := range steps {

@@ -10,15 +10,14 @@ import (
 	"runtime"
 )
 
-// Missing is the reason for which a machine is not there: an error that skips a
+// Missing is the error for a kernel or an emulated machine that is not available. It skips a
 // test.
 type Missing string
 
 func (m Missing) Error() string { return string(m) }
 
-// Native returns the command that runs a static program on the reference kernel, a
-// Linux that has clone4. The error is a Missing if the machine has none: the kernel is
-// no part of the source.
+// Native returns the command that runs a static program on the reference kernel, a Linux with
+// clone4. The kernel is not part of the source. Without it, the error is a Missing.
 func Native(program string, args ...string) (*exec.Cmd, error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, Missing("the reference kernel is for amd64")
@@ -32,9 +31,9 @@ func Native(program string, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// Emulated returns the command that runs the tests of pkg in a sandbox in an
-// emulated machine, with settings in their environment beside the machine's own.
-// The error is a Missing where there is none, as for Native.
+// Emulated returns the command that runs the tests of pkg in a sandbox in an emulated machine.
+// settings are added to the environment of the tests. The error is a Missing if the machine is
+// not available.
 func Emulated(arch, platform string, settings []string, pkg string, args ...string) (*exec.Cmd, error) {
 	return EmulatedAt("", arch, platform, settings, pkg, args...)
 }
@@ -72,9 +71,8 @@ func EmulatedAt(level, arch, platform string, settings []string, pkg string, arg
 	return cmd, nil
 }
 
-// runner returns the path of the program that the environment variable names, or else
-// of the one in the directory "shared" beside the source. The program needs qemu.
-// docs/reference-kernel.md is about both runners.
+// runner returns the path of a runner, which needs qemu. The path is in an environment variable,
+// or in the directory "shared" beside the source. docs/reference-kernel.md describes runners.
 func runner(variable, beside, qemu string) (string, error) {
 	path := os.Getenv(variable)
 	if path != "" {
@@ -88,12 +86,12 @@ func runner(variable, beside, qemu string) (string, error) {
 		}
 		path = filepath.Join(source, "../shared", beside)
 		if _, err := os.Stat(path); err != nil {
-			return "", Missing(fmt.Sprintf("%s is not set, and there is no %s: see docs/reference-kernel.md", variable, path))
+			return "", Missing(fmt.Sprintf("%s is not set, and %s does not exist: see docs/reference-kernel.md", variable, path))
 		}
 	}
 	for _, program := range []string{qemu, "cpio"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return "", Missing(fmt.Sprintf("no %s here: apt-get install qemu-system-x86 qemu-system-arm cpio", program))
+			return "", Missing(fmt.Sprintf("%s is not installed: apt-get install qemu-system-x86 qemu-system-arm cpio", program))
 		}
 	}
 	return path, nil

@@ -18,12 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Platforms are the platforms that every test of a sandbox runs on. They need
-// nothing of the machine; KVM does.
+// Platforms are the platforms on which every test of a sandbox runs. They work on every
+// machine, unlike KVM.
 var Platforms = []string{"systrap", "ptrace"}
 
-// Binary returns the path of runsc-ext, built from the source that the test
-// stands in. All packages of one `go test` share it: only the first builds.
+// Binary returns the path of runsc-ext, built from the source of the test. All packages of one
+// `go test` share the binary, and only the first one builds it.
 var Binary = sync.OnceValues(func() (string, error) {
 	return Build(runscExt, runtime.GOARCH)
 })
@@ -35,7 +35,8 @@ const runscExt = "runsc-ext/runsc-ext"
 func Build(pkg, arch string) (string, error) {
 	switch {
 	case arch != runtime.GOARCH:
-		// For an emulator: no profile, and so no second compilation of gVisor.
+		// The profile would cause a second compilation of gVisor, and an emulator
+		// does not need it.
 		return build(arch, pkg, "build", "-pgo=off")
 	case pkg == runscExt:
 		return build(arch, pkg, "build", "-trimpath") // as for a release
@@ -58,14 +59,15 @@ func build(arch, pkg string, command ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Each copy of the source has binaries of its own.
+	// Each copy of the source has its own binaries.
 	copyOf := fmt.Sprintf("%x", sha256.Sum256([]byte(source)))[:16]
 	name := fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(pkg, "/", "-"), command[0], arch)
 	dir := filepath.Join(cache, "runsc-ext", "test", copyOf, name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	// Packages are tested in parallel: let one build and the others find it done.
+	// The go command tests packages in parallel. One of them builds while the others
+	// wait.
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return "", err
@@ -94,7 +96,7 @@ func build(arch, pkg string, command ...string) (string, error) {
 	return bin, touchSource(source)
 }
 
-// sourceDir returns the folder of the module that the test stands in.
+// sourceDir returns the directory of the module.
 func sourceDir() (string, error) {
 	gomod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -103,9 +105,9 @@ func sourceDir() (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(gomod))), nil
 }
 
-// touchSource looks at every file of the module. The go command keeps the result
-// of a test until a file changes that the test has looked at, and does not see what
-// a binary is built from.
+// touchSource calls stat for every file of the module. The go command caches the result of a
+// test until a file changes that the test has opened or looked at. It does not know which
+// files the binary under test is built from.
 func touchSource(source string) error {
 	return filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -119,10 +121,10 @@ func touchSource(source string) error {
 	})
 }
 
-// Do returns a command that runs a program in a sandbox of its own, on the given
-// platform, with the file system of the machine to read and its own to write.
-// What the sandbox prints must not go to a file (it would write at an offset of
-// its own): use a pipe, as exec.Cmd does for an io.Writer that is no file.
+// Do returns a command that runs a program in a new sandbox on the given platform. The program
+// can read the file system of the machine, and loses its own changes at the end. The output
+// must go to a pipe: a sandbox would write to a file from offset 0. exec.Cmd uses a pipe for
+// any io.Writer but a file.
 func Do(platform string, args ...string) (*exec.Cmd, error) {
 	bin, err := Binary()
 	if err != nil {
@@ -131,7 +133,7 @@ func Do(platform string, args ...string) (*exec.Cmd, error) {
 	return exec.Command(bin, append(append(Flags(platform), "do"), args...)...), nil
 }
 
-// DoAt is Do at a level of clone4, by a second name of the binary; "" is the default.
+// DoAt is Do at a level of clone4; "" is the default. It uses a second name of the binary.
 func DoAt(level, platform string, args ...string) (*exec.Cmd, error) {
 	cmd, err := Do(platform, args...)
 	if err != nil || level == "" {
@@ -145,7 +147,7 @@ func DoAt(level, platform string, args ...string) (*exec.Cmd, error) {
 	if err := writeLevel(name+LevelSuffix, level); err != nil {
 		return nil, err
 	}
-	// Another test may be about to execute it: replace it in one step.
+	// Another test may be about to execute the binary, so it is replaced in one step.
 	tmp, err := os.MkdirTemp(dir, "link-*")
 	if err != nil {
 		return nil, err
@@ -159,8 +161,8 @@ func DoAt(level, platform string, args ...string) (*exec.Cmd, error) {
 	return cmd, os.Rename(link, name)
 }
 
-// writeLevel makes the level the contents of a file. It does not truncate a file that has
-// them: another test's sandbox may be about to read it.
+// writeLevel writes a level to a file. It leaves a file that already has the level alone,
+// because another test's sandbox may be about to read it.
 func writeLevel(name, level string) error {
 	if b, err := os.ReadFile(name); err == nil && string(b) == level {
 		return nil
@@ -168,8 +170,8 @@ func writeLevel(name, level string) error {
 	return os.WriteFile(name, []byte(level), 0o644)
 }
 
-// Flags returns runsc-ext's global flags for a sandbox that asks little of the
-// machine: no network and no cgroup, and no root where there is none.
+// Flags returns runsc-ext's global flags for a sandbox without network and cgroup. Without root,
+// they include --rootless.
 func Flags(platform string) []string {
 	flags := []string{"--network=none", "--ignore-cgroups", "--platform=" + platform}
 	if os.Geteuid() != 0 {

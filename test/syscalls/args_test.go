@@ -16,8 +16,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestArgsSize checks what makes the struct extensible: any size up to the struct's is
-// read, and not one byte more.
+// TestArgsSize checks that every size up to that of the struct is valid, and that the kernel
+// reads exactly args_size bytes. A struct that grows depends on both.
 func TestArgsSize(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		page := unix.Getpagesize()
@@ -44,8 +44,8 @@ func TestArgsSize(t *testing.T) {
 	})
 }
 
-// TestArgsErrors checks which error a call returns: a wrong size beats a bad pointer, and
-// a bad pointer a bad flag.
+// TestArgsErrors checks the order of errors: EINVAL for the size, EFAULT for the pointer, and
+// then EINVAL for the flags.
 func TestArgsErrors(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		sizes := []uint64{0, 1, 4, 8, 20, 21, uint64(a.Size()), uint64(a.Size()) + 1, 4096, math.MaxInt32, 1 << 31, 1 << 32, 1<<32 + 8, math.MaxInt64, 1 << 63, math.MaxUint64}
@@ -95,12 +95,11 @@ func TestArgsErrors(t *testing.T) {
 	})
 }
 
-// TestArgsUnreadable checks a struct in memory that is unmapped, unreadable, or not
-// memory. (There is no userfaultfd(2) in gVisor for a page that lets
-// its reader wait: clone4 has its number.)
+// TestArgsUnreadable checks a struct at addresses that are unmapped, unreadable or invalid. A
+// page of userfaultfd(2), which would make its reader wait, does not exist in gVisor.
 func TestArgsUnreadable(t *testing.T) {
 	page := unix.Getpagesize()
-	// file returns pages of a mapped file, of which only the first is in the file.
+	// file maps pages of a file that has only the first page.
 	file := func(t *testing.T, flags int) []byte {
 		f, err := os.CreateTemp("", "clone4-args-*")
 		if err != nil {
@@ -134,14 +133,14 @@ func TestArgsUnreadable(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			name string
-			mem  func(t *testing.T) []byte // at the end of which the struct is
+			mem  func(t *testing.T) []byte // the struct is at its end
 			want syscall.Errno
 		}{
 			{name: "PROT_NONE", mem: protected(unix.PROT_NONE), want: unix.EFAULT},
 			{name: "PROT_READ", mem: protected(unix.PROT_READ)},
-			{name: "PROT_WRITE", mem: protected(unix.PROT_WRITE)}, // no such thing as write-only on this hardware
+			{name: "PROT_WRITE", mem: protected(unix.PROT_WRITE)}, // this hardware has no write-only pages
 			{name: "unmapped", mem: func(t *testing.T) []byte {
-				// A hole of one page, into which nothing else will be mapped.
+				// A hole of one page, which stays unmapped.
 				mem := kit.Memory(t, 3)
 				unmap(t, mem[page:2*page])
 				return mem[:2*page]
@@ -170,9 +169,9 @@ func TestArgsUnreadable(t *testing.T) {
 	})
 }
 
-// TestArgsNotPassed checks that what is not passed is 0, down to part of a field. The
-// address of a word whose low 3 bytes are 0 is passed in the struct's first field, byte
-// by byte: with 4 bytes the address is whole, with less it is NULL.
+// TestArgsNotPassed checks that bytes that are not passed are 0, even within a field. The first
+// field has an address whose low 3 bytes are 0. With args_size 4 the address is complete, and
+// with a smaller size it is NULL.
 func TestArgsNotPassed(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		const where = 0x60000000
@@ -196,8 +195,8 @@ func TestArgsNotPassed(t *testing.T) {
 	})
 }
 
-// TestArgsUpperHalves checks that flags_high and flags_low are 32-bit words, whatever the
-// upper halves of their registers hold.
+// TestArgsUpperHalves checks that clone4 ignores the upper halves of the registers of flags_high
+// and flags_low.
 func TestArgsUpperHalves(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		const garbage = 0xdeadbeef << 32

@@ -20,11 +20,10 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// Tests of callers that attack. Others are rows of the tests of what they attack:
-// bad structs in TestArgsUnreadable, stacks in TestStack, addresses for IDs in
-// TestBadTID, tracers in TestTracedChanged.
+// Tests of hostile callers. Other tests have hostile rows too: TestArgsUnreadable for structs,
+// TestStack for stacks, TestBadTID for addresses of IDs, and TestTracedChanged for tracers.
 
-// attempts is how often a race is run, on each ABI.
+// attempts is the number of runs of a race, for each ABI.
 func attempts() int {
 	if testing.Short() {
 		return 4
@@ -32,15 +31,14 @@ func attempts() int {
 	return 20
 }
 
-// TestArgsChangedMeanwhile checks a struct that another thread changes all the time: a
-// call is made with what the struct was, and not checked with one thing and made with
-// another.
+// TestArgsChangedMeanwhile checks that a call uses one copy of a struct that another thread
+// changes all the time, both for its checks and for the child.
 func TestArgsChangedMeanwhile(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for range attempts() {
 			s := kit.NewScript(t)
-			// Two values of each field, which differ in one byte: a copy may take
-			// half of one and half of the other.
+			// Each field has two values, which differ in one byte. A copy may mix
+			// fields, but each field must have one of its two values.
 			const apart = 0x1000
 			mem := kit.Mapping(t, -1, 32, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
 			base := (rawclone.AddrOf(mem) + 0xffff) &^ 0xffff
@@ -95,12 +93,12 @@ func TestArgsChangedMeanwhile(t *testing.T) {
 	})
 }
 
-// TestArgsCheckedOnce checks what is checked in the struct: a value that cannot be a thread
-// pointer, some of the time, is EPERM or not used at all.
+// TestArgsCheckedOnce checks that a thread pointer that is invalid some of the time is either
+// refused with EPERM, or not used.
 func TestArgsCheckedOnce(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		if a.Word != 8 {
-			return // every word of this struct can be a thread pointer
+			return // every word of this struct is a valid thread pointer
 		}
 		good := rawclone.AddrOf(kit.Memory(t, 1))
 		for range attempts() {
@@ -129,7 +127,7 @@ func TestArgsCheckedOnce(t *testing.T) {
 	})
 }
 
-// meanwhile calls f with 0, 1, 2 and so on in another thread, until run has returned.
+// meanwhile calls f with 0, 1, 2 and so on in another thread, until run returns.
 func meanwhile(run func(), f func(i int)) {
 	var over atomic.Bool
 	var changer sync.WaitGroup
@@ -143,8 +141,8 @@ func meanwhile(run func(), f func(i int)) {
 	run()
 }
 
-// TestClearTIDGone checks the exit of a child whose ctid has become bad since the call: the
-// child exits, as one created by clone(2) does.
+// TestClearTIDGone checks that a child exits normally even if its ctid has become invalid since
+// the call, as a child of clone(2) does.
 func TestClearTIDGone(t *testing.T) {
 	page := unix.Getpagesize()
 	for _, tc := range []struct {
@@ -200,8 +198,8 @@ func TestClearTIDGone(t *testing.T) {
 	}
 }
 
-// TestVforkKilled checks the wait of CLONE_VFORK against the end of either side, at each
-// step: nobody waits for ever, and the other side goes on.
+// TestVforkKilled checks the wait of CLONE_VFORK if the parent or the child is killed at any
+// step: the other one goes on, and nothing waits forever.
 func TestVforkKilled(t *testing.T) {
 	const exited3, exited5, killed = "exit status 3", "exit status 5", "SIGKILL"
 	killSelf := func(l *rawclone.List) {
@@ -209,10 +207,10 @@ func TestVforkKilled(t *testing.T) {
 	}
 	tests := []struct {
 		name string
-		// child appends what the child does. parent is its parent's ID.
+		// child appends the operations of the child. parent is its parent's ID.
 		child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op)
-		kill  bool // the parent, from outside, when the child has begun
-		// wantParent and wantChild are how the two end.
+		kill  bool // kill the parent from outside, once the child runs
+		// wantParent and wantChild are the wait statuses of the two.
 		wantParent, wantChild string
 	}{
 		{name: "child by itself", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
@@ -249,7 +247,7 @@ func TestVforkKilled(t *testing.T) {
 				kit.OnEach(t, []uint64{linux.CLONE_VFORK | kit.SIGCHLD, linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 					s := kit.NewScript(t)
 					begun := s.Word()
-					// The child is left to the script.
+					// The script becomes the parent of the child.
 					s.Sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, 1)
 					parent, child := s.NewList(), s.NewList()
 					me := parent.Sys(unix.SYS_GETPID)
@@ -268,7 +266,7 @@ func TestVforkKilled(t *testing.T) {
 						s.Sys(unix.SYS_KILL, start, int(unix.SIGKILL))
 					}
 					wait, status := s.Wait(start, 0)
-					orphan, orphanStatus := s.Wait(-1, unix.WALL) // of a killed parent
+					orphan, orphanStatus := s.Wait(-1, unix.WALL) // orphan of a killed parent
 					s.Run()
 					s.OK(start, wait)
 					kit.CheckStatus(t, "the parent", *status, tc.wantParent)
@@ -283,11 +281,11 @@ func TestVforkKilled(t *testing.T) {
 	})
 }
 
-// TestForkBomb checks that a bomb of processes, or of threads, stops at its user's limit,
-// and that nothing is left when the bomb is killed.
+// TestForkBomb checks that a fork bomb of processes or threads stops at the limit of its user,
+// and that killing the bomb leaves nothing behind.
 func TestForkBomb(t *testing.T) {
 	const (
-		uid   = 34567 // nobody else's
+		uid   = 34567 // no other process has it
 		limit = 20
 	)
 	for _, bomb := range []struct {
@@ -303,7 +301,7 @@ func TestForkBomb(t *testing.T) {
 				s := kit.NewScript(t)
 				max := s.Buffer(16)
 				*rawclone.WordOf(max), *rawclone.WordOf(max[8:]) = limit, limit
-				// Each child does what its parent does.
+				// Each child executes the same list as its parent.
 				l := s.NewList()
 				stack := kit.Stack(t)
 				for range 3 {
@@ -317,7 +315,7 @@ func TestForkBomb(t *testing.T) {
 				init.Sys(unix.SYS_SETRESUID, uid, uid, uid)
 				init.Clone(kit.SIGCHLD, l)
 				kit.Forever(init)
-				// The init process of a PID namespace takes all with it.
+				// Killing the init process of a PID namespace kills all its processes.
 				pid, e := init.Start(linux.CLONE_NEWPID | kit.SIGCHLD)
 				if e != 0 {
 					t.Fatal(e)
@@ -333,14 +331,14 @@ func TestForkBomb(t *testing.T) {
 					t.Fatal(err)
 				}
 				kit.Reap(t, int(pid))
-				// gVisor counts one process for the user that it began as.
+				// gVisor still counts the process for the user with which it began.
 				if most < limit-1 || most > limit+1 {
 					t.Errorf("%d tasks with a limit of %d", most, limit)
 				}
 				kit.CheckErrno(t, "a call beyond the limit", refused, unix.EAGAIN)
 				for end := time.Now().Add(10 * time.Second); tasksOf(t, uid) > 0; {
 					if time.Now().After(end) {
-						t.Fatalf("%d tasks are left of the bomb", tasksOf(t, uid))
+						t.Fatalf("the bomb has left %d tasks", tasksOf(t, uid))
 					}
 					time.Sleep(5 * time.Millisecond)
 				}
@@ -349,7 +347,7 @@ func TestForkBomb(t *testing.T) {
 	}
 }
 
-// tasksOf returns how many tasks a user has.
+// tasksOf returns the number of tasks of a user.
 func tasksOf(t *testing.T, uid int) int {
 	t.Helper()
 	statuses, err := filepath.Glob("/proc/[0-9]*/task/*/status")
@@ -358,7 +356,7 @@ func tasksOf(t *testing.T, uid int) int {
 	}
 	n := 0
 	for _, name := range statuses {
-		// It may be gone by now.
+		// The task may have exited by now.
 		if b, err := os.ReadFile(name); err == nil && strings.Contains(string(b), fmt.Sprintf("\nUid:\t%d\t", uid)) {
 			n++
 		}
@@ -366,8 +364,8 @@ func tasksOf(t *testing.T, uid int) int {
 	return n
 }
 
-// TestDuringExit checks that a process exits, or executes a program, while other threads of
-// it are in the middle of calls.
+// TestDuringExit checks that a process can exit or execute a program while its other threads
+// are in the middle of calls.
 func TestDuringExit(t *testing.T) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
@@ -408,8 +406,8 @@ func TestDuringExit(t *testing.T) {
 	}
 }
 
-// TestUserNamespaceWithoutPrivilege checks what an ordinary user gets by a user namespace:
-// all rights in what is created with it, and none outside.
+// TestUserNamespaceWithoutPrivilege checks that an ordinary user in a new user namespace has
+// all rights in the namespaces that belong to it, and none outside.
 func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 	const uid = 12345
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -427,7 +425,7 @@ func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 			{what: "chown of a file of root", op: child.Sys(unix.SYS_FCHOWNAT, unix.AT_FDCWD, s.Path("/proc/self/exe"), uid, uid, 0), want: unix.EINVAL},
 			{what: "mount", op: child.Sys(unix.SYS_MOUNT, name, s.Path("/"), s.Path("tmpfs"), 0, 0), want: unix.EPERM},
 		}
-		// What is made with it is its own.
+		// A UTS namespace that the child creates belongs to its user namespace.
 		own := s.NewList()
 		rename := own.Sys(unix.SYS_SETHOSTNAME, name, 8)
 		own.Exit(0)
@@ -446,9 +444,9 @@ func TestUserNamespaceWithoutPrivilege(t *testing.T) {
 	})
 }
 
-// TestUserNamespaceDepth checks that namespaces in each other have an end: the same depth,
-// and the same error then, as by clone(2). gVisor's are not those of Linux, which creates 33
-// and then returns ENOSPC.
+// TestUserNamespaceDepth checks that nested user namespaces have the same limit, and return the
+// same error at the limit, as with clone(2). Linux creates 33 and then returns ENOSPC; gVisor
+// has another limit.
 func TestUserNamespaceDepth(t *testing.T) {
 	const most = 60
 	depth := func(t *testing.T, newChild func(s *kit.Script, l, child *rawclone.List) *rawclone.Op) (int, syscall.Errno) {
@@ -462,7 +460,7 @@ func TestUserNamespaceDepth(t *testing.T) {
 		var calls []*rawclone.Op
 		for range most {
 			l := s.Program().NewList(10)
-			// Who is nobody in a user namespace may not make another.
+			// A user without a mapping in a user namespace may not create another one.
 			for i, name := range names {
 				l.Sys(unix.SYS_WRITE, l.Sys(unix.SYS_OPENAT, unix.AT_FDCWD, name, unix.O_WRONLY, 0), contents[i], len(texts[i]))
 			}
@@ -484,7 +482,7 @@ func TestUserNamespaceDepth(t *testing.T) {
 		return l.Clone(linux.CLONE_NEWUSER|kit.SIGCHLD, child)
 	})
 	if want == most {
-		t.Errorf("clone(2) makes %d user namespaces in each other, and no end to that", want)
+		t.Errorf("clone(2) creates %d nested user namespaces without reaching a limit", want)
 	}
 	t.Logf("by clone: %d, then %s", want, kit.ErrnoName(wantErr))
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -492,7 +490,7 @@ func TestUserNamespaceDepth(t *testing.T) {
 			return a.Clone4(l, linux.CLONE_NEWUSER|kit.SIGCHLD, linux.Clone4Args{}, child)
 		})
 		if got != want || err != wantErr {
-			t.Errorf("%d namespaces in each other, then %s; want %d, then %s", got, kit.ErrnoName(err), want, kit.ErrnoName(wantErr))
+			t.Errorf("%d nested namespaces, then %s; want %d, then %s", got, kit.ErrnoName(err), want, kit.ErrnoName(wantErr))
 		}
 	})
 }

@@ -14,8 +14,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFromThread checks a call by a thread that is not its process's first: the child's
-// parent is the process, and any thread of the process can wait.
+// TestFromThread checks a call by a thread that is not the first of its process. The parent of
+// the child is the process, so every thread of the process can wait for the child.
 func TestFromThread(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -41,7 +41,7 @@ func TestFromThread(t *testing.T) {
 	})
 }
 
-// TestFromVforkChild checks a call by a child that its own parent waits for.
+// TestFromVforkChild checks a call by a child of CLONE_VFORK, whose parent still waits.
 func TestFromVforkChild(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		const flags = linux.CLONE_VM | linux.CLONE_VFORK | kit.SIGCHLD
@@ -63,8 +63,8 @@ func TestFromVforkChild(t *testing.T) {
 	})
 }
 
-// TestFromInit checks a call by the first process of a PID namespace: IDs are those of
-// the namespace, in the result and in memory, and such a process cannot have siblings.
+// TestFromInit checks a call by the first process of a PID namespace. The result and the memory
+// have IDs of the namespace, and the process may not use CLONE_PARENT.
 func TestFromInit(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -93,14 +93,14 @@ func TestFromInit(t *testing.T) {
 func TestProcessLimit(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for limit, want := range map[uintptr]syscall.Errno{
-			2: 0, // not 1: gVisor still counts a process for the user it began as
+			2: 0, // not 1: gVisor still counts the process for the user with which it began
 			0: unix.EAGAIN,
 		} {
 			t.Run(fmt.Sprint(limit), func(t *testing.T) {
 				s := kit.NewScript(t)
 				rlimit := s.Buffer(16)
 				*rawclone.WordOf(rlimit), *rawclone.WordOf(rlimit[8:]) = limit, limit
-				const uid = 23456 // nobody else's
+				const uid = 23456 // no other process has it
 				drop := s.Sys(unix.SYS_SETRESUID, uid, uid, uid)
 				set := s.Sys(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NPROC, rlimit, 0)
 				call := a.Clone4(s.List, kit.SIGCHLD, linux.Clone4Args{}, s.Exiting(0))
@@ -116,8 +116,8 @@ func TestProcessLimit(t *testing.T) {
 	})
 }
 
-// TestTraced checks what a tracer of the caller is told of a call: the first thing that
-// happens to the caller, or to a child that the call makes a tracee too.
+// TestTraced checks the first stop that the tracer of a caller sees: of the caller, or of a
+// child that becomes a tracee too.
 func TestTraced(t *testing.T) {
 	const (
 		ofChild   = true
@@ -129,7 +129,7 @@ func TestTraced(t *testing.T) {
 			options int
 			flags   uint64
 			status  string
-			child   bool // it is the child's
+			child   bool // the stop is the child's
 		}{
 			{name: "untraced child", status: "exit status 6"},
 			{name: "PTRACE", flags: linux.CLONE_PTRACE, status: "stopped by SIGSTOP", child: ofChild},
@@ -155,16 +155,16 @@ func TestTraced(t *testing.T) {
 				s.Wait(start, 0)
 				options := s.Sys(unix.SYS_PTRACE, unix.PTRACE_SETOPTIONS, start, 0, tc.options|unix.PTRACE_O_EXITKILL)
 				s.Sys(unix.SYS_PTRACE, unix.PTRACE_CONT, start)
-				var of any = start // of tracee and child, either can be the first
+				var of any = start // the tracee or the child can be first
 				if tc.child {
 					of = -1
 				}
 				first, status := s.Wait(of, unix.WALL)
-				s.Run() // ends the tracer, and so whatever it traces
+				s.Run() // the tracer exits, which ends its tracees
 				s.OK(start, options, first)
 				kit.CheckStatus(t, "the first that happened", *status, tc.status)
 				if ofChild := first.Ret != start.Ret; ofChild != tc.child {
-					t.Errorf("it happened to the child: %v, want %v", ofChild, tc.child)
+					t.Errorf("the stop is the child's: %v, want %v", ofChild, tc.child)
 				}
 			})
 		}

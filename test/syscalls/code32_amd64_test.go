@@ -14,10 +14,9 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// The program: machine code that calls clone4 in 32-bit code. RSI is the address of
-// its data at first, and EBP from then on. Of the segment registers, a 64-bit
-// process has only SS set up for data: what is not addressed by EBP or ESP faults
-// in 32-bit code.
+// The program is machine code that calls clone4 in 32-bit code. The address of its data is in
+// RSI at first, and then in EBP. In a 64-bit process, only SS is set up for data in 32-bit code,
+// so the code addresses all memory through EBP or ESP.
 var (
 	enter32 = []byte{
 		0x89, 0xf5, //                                   mov %esi, %ebp
@@ -25,7 +24,7 @@ var (
 		0xff, 0x6d, farTo32, //                          ljmp *farTo32(%rbp)
 	}
 
-	// call32 means the same in 64-bit code: see TestCode32.
+	// call32 has the same effect in 64-bit code: see TestCode32.
 	call32 = []byte{
 		0x31, 0xdb, //                                   xor %ebx, %ebx
 		0x8b, 0x4d, callFlags, //                        mov callFlags(%ebp), %ecx
@@ -46,7 +45,7 @@ var (
 		0xff, 0x6d, farTo64, //                          ljmp *farTo64(%ebp)
 	}
 
-	// The upper halves of registers are not defined after 32-bit code.
+	// After 32-bit code, the upper halves of registers are undefined.
 	exit64 = []byte{
 		0x89, 0xed, //                                   mov %ebp, %ebp
 		0x89, 0xff, //                                   mov %edi, %edi
@@ -68,22 +67,22 @@ var (
 )
 
 const (
-	// Offsets in the program's data, of 32-bit words.
+	// Offsets of 32-bit words in the program's data.
 	callerStack = 0
 	callFlags   = 4
 	callArgs    = 8
 	farTo32     = 28 // an offset and a segment, as the next
 	farTo64     = 36
-	records     = 44 // the caller's, then the child's
+	records     = 44 // that of the caller, then that of the child
 	waitResult  = 76
 	waitStatus  = 80
 	sizeOfData  = 84
 
-	// What each puts down when its call has returned.
+	// Offsets in the record that each task writes when its call has returned.
 	recordEAX    = 0
 	recordESP    = 4
 	recordCS     = 8
-	recordSeen   = 12 // childCS as it is by then
+	recordSeen   = 12 // childCS at that time
 	sizeOfRecord = 16
 	childCS      = records + sizeOfRecord + recordCS
 
@@ -91,14 +90,13 @@ const (
 	madeStatus = 9
 )
 
-// TestCode32 checks a call by 32-bit code: the child begins on the stack that it was given,
-// and natively in 32-bit code.
+// TestCode32 checks a call by 32-bit code. The child begins on the stack that the call gives it, and
+// on the reference kernel in 32-bit code.
 //
-// In a sandbox 32-bit code is not what it is natively, for any call, as in stock
-// runsc. On systrap a task goes on in 64-bit code whenever it has been to the
-// sentry. The ptrace platform takes registers of 32-bit code for those of 64-bit
-// code: no call has its number, and if it interrupts the task, that or another one
-// is killed. On KVM there is no such segment.
+// A sandbox does not support 32-bit code for any call, as under stock runsc. On systrap, a task
+// goes on in 64-bit code after each visit to the sentry. The ptrace platform takes the registers
+// of 32-bit code for those of 64-bit code. It reads a wrong number, and if it interrupts the task,
+// it kills that task or another one. KVM has no such segment.
 func TestCode32(t *testing.T) {
 	native := kit.Native()
 	if platform := kit.Platform(); !native && platform != "systrap" {
@@ -120,7 +118,7 @@ func TestCode32(t *testing.T) {
 		{name: "VFORK", flags: linux.CLONE_VFORK | kit.SIGCHLD, native: child, systrap: child},
 		{name: "VFORK VM", flags: linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD, stack: true, native: child, systrap: child},
 		{name: "VM", flags: linux.CLONE_VM | kit.SIGCHLD, stack: true, native: child, systrap: child},
-		// In a sandbox no task with a filter has i386; see TestSeccomp.
+		// In a sandbox, a task with a filter has no i386 call; see TestSeccomp.
 		{name: "filter that allows", flags: kit.SIGCHLD, filter: &filter{otherwise: retAllow}, native: child, systrap: enosys},
 		{name: "filter that allows, VFORK", flags: linux.CLONE_VFORK | kit.SIGCHLD, filter: &filter{otherwise: retAllow}, native: child, systrap: enosys},
 		{name: "filter that refuses", flags: kit.SIGCHLD, filter: &filter{[]rule{{arch: archAMD64, last: 1<<32 - 1, action: retAllow}}, retRefuse}, native: eperm, systrap: enosys},
@@ -171,7 +169,7 @@ func TestCode32(t *testing.T) {
 			if want == child {
 				result, ws := get(waitResult), unix.WaitStatus(get(waitStatus))
 				if int32(caller.eax) <= 0 || result != caller.eax || ws.ExitStatus() != madeStatus {
-					t.Errorf("clone4 returned %#x, wait4 for it %#x with %s, want a child with exit status %d", caller.eax, result, kit.Status(ws), madeStatus)
+					t.Errorf("clone4 returned %#x, and wait4 %#x with %s, want a child with exit status %d", caller.eax, result, kit.Status(ws), madeStatus)
 				}
 			} else {
 				wantMade = record{}
@@ -186,7 +184,7 @@ func TestCode32(t *testing.T) {
 				t.Errorf("the child's EAX, ESP and CS: %#x, want %#x", made, wantMade)
 			}
 			if seen := get(records + recordSeen); tc.flags&linux.CLONE_VFORK != 0 && seen != wantMade.cs {
-				t.Errorf("with CLONE_VFORK the caller went on before its child had ended")
+				t.Errorf("with CLONE_VFORK, the caller went on before its child exited")
 			}
 		})
 	}

@@ -14,7 +14,7 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestFlagBits checks which of the 64 flags are accepted, each of them alone.
+// TestFlagBits checks for each of the 64 flags whether clone4 accepts it alone.
 func TestFlagBits(t *testing.T) {
 	const needsAnother = linux.CLONE_SIGHAND | linux.CLONE_THREAD
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
@@ -34,7 +34,7 @@ func TestFlagBits(t *testing.T) {
 				s.Wait(call, unix.WALL)
 				s.Run()
 				kit.CheckErrno(t, "clone4", call, want)
-				if flag == linux.CLONE_PARENT && want == 0 { // the child is ours
+				if flag == linux.CLONE_PARENT && want == 0 { // the test is the parent
 					kit.Reap(t, int(call.Ret))
 				}
 			})
@@ -42,9 +42,9 @@ func TestFlagBits(t *testing.T) {
 	})
 }
 
-// TestFlagCombinations checks the combinations that make no sense, and what they return to
-// an unprivileged caller: EINVAL comes before EPERM, but for the one combination that the
-// kernel checks together with the privileges.
+// TestFlagCombinations checks the error of each invalid combination of flags, with and without
+// privilege. EINVAL comes before EPERM, except for the one combination that the kernel checks
+// together with the privilege.
 func TestFlagCombinations(t *testing.T) {
 	const (
 		vm      = linux.CLONE_VM

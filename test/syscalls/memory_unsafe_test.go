@@ -2,8 +2,8 @@
 
 package syscalls
 
-// Sound because all of this memory is mapped outside of Go's heap: it does not
-// move, and lives at least as long as the test.
+// The conversions here are sound: all this memory is mapped outside of Go's heap, so it does not
+// move, and it stays mapped until the end of the test.
 
 import (
 	"testing"
@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unmap unmaps part of what kit.Memory returned.
+// unmap unmaps part of the memory from kit.Memory.
 func unmap(t *testing.T, mem []byte) {
 	t.Helper()
 	if err := unix.MunmapPtr(unsafe.Pointer(&mem[0]), uintptr(len(mem))); err != nil {
@@ -20,8 +20,7 @@ func unmap(t *testing.T, mem []byte) {
 	}
 }
 
-// wordAt maps a page of shared memory at a given address and returns its first
-// word.
+// wordAt maps a page of shared memory at an address and returns its first word.
 func wordAt(t *testing.T, where uintptr) *uintptr {
 	t.Helper()
 	size := uintptr(unix.Getpagesize())
@@ -34,10 +33,10 @@ func wordAt(t *testing.T, where uintptr) *uintptr {
 	return (*uintptr)(mem)
 }
 
-// nodename returns the host name in what uname(2) wrote to buf.
+// nodename returns the host name in the result of uname(2) in buf.
 func nodename(buf []byte) string {
 	return unix.ByteSliceToString((*unix.Utsname)(unsafe.Pointer(&buf[0])).Nodename[:])
 }
 
-// sizeOfUtsname is the size of what uname(2) writes.
+// sizeOfUtsname is the size of the result of uname(2).
 const sizeOfUtsname = int(unsafe.Sizeof(unix.Utsname{}))

@@ -14,9 +14,9 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestNumber checks which numbers are clone4: the low half of RAX decides, with the
-// instruction, and every near miss is ENOSYS. Among these are numbers by which gVisor
-// tells ABIs apart inside, and those that the sentry keeps for itself.
+// TestNumber checks which numbers are clone4. The low half of RAX and the instruction decide,
+// and every other number nearby is ENOSYS. The rows include the numbers that platforms add to
+// i386 calls, and the numbers that the sentry uses internally.
 func TestNumber(t *testing.T) {
 	const (
 		x32bit  = linux.X32_SYSCALL_BIT
@@ -70,7 +70,7 @@ func TestNumber(t *testing.T) {
 			})
 			s.Wait(call, 0)
 			if tc.entry == rawclone.Int80 && tc.want != 0 && !kit.HasInt80() {
-				// clone4 alone has the instruction, and other numbers fault as in stock runsc.
+				// Only clone4's number works with the instruction. Other numbers fault, as in stock runsc.
 				kit.CheckStatus(t, "the caller", s.RunTo(), "SIGSEGV")
 				return
 			}
@@ -80,7 +80,7 @@ func TestNumber(t *testing.T) {
 	}
 }
 
-// instruction returns the name of a system call instruction with a number in RAX.
+// instruction returns a name for an instruction with a number in RAX.
 func instruction(entry uintptr, rax uint64) string {
 	if entry == rawclone.Int80 {
 		return fmt.Sprintf("INT 0x80, RAX=%#x", rax)

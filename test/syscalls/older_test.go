@@ -15,10 +15,9 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestOlderCalls checks that clone and clone3 keep their own idea of the flags
-// that clone4 refuses, and that fork and vfork have none. It also passes on a kernel
-// without clone4, and its log says what came of each call: stock runsc must say the
-// same.
+// TestOlderCalls checks that clone and clone3 keep their own meaning of the flags that clone4
+// refuses, and that fork and vfork still work. The test also passes on a kernel without clone4,
+// and logs the result of each call. TestOlderCallsAsInStock compares the log with stock runsc.
 func TestOlderCalls(t *testing.T) {
 	const (
 		pidfd         = linux.CLONE_PID
@@ -33,7 +32,7 @@ func TestOlderCalls(t *testing.T) {
 		flags        uint64
 		clone        string
 		clone3       string
-		configurable bool // depends on whether the kernel has control groups
+		configurable bool // the result depends on whether the kernel has control groups
 	}{
 		{name: "none", clone: "child", clone3: "child"},
 		{name: "CLONE_PIDFD", flags: pidfd, clone: "child and pidfd", clone3: "child and pidfd"},

@@ -14,7 +14,7 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// What seccomp(2) and its filters are made of.
+// Constants of seccomp(2) and its filters.
 const (
 	sysSeccomp     = 317
 	retKillProcess = unix.SECCOMP_RET_KILL_PROCESS
@@ -28,14 +28,14 @@ const (
 	archI386  = unix.AUDIT_ARCH_I386
 )
 
-// rule is the action of a filter for some numbers.
+// rule is the action of a filter for a list of numbers.
 type rule struct {
-	arch        uint32 // 0 is any
+	arch        uint32 // 0 matches any
 	first, last uint32
 	action      uint32
 }
 
-// filter is a seccomp filter: the first rule that fits decides.
+// filter is a seccomp filter. Its first matching rule decides.
 type filter struct {
 	rules     []rule
 	otherwise uint32
@@ -75,7 +75,7 @@ func (f filter) program(l *rawclone.List) uintptr {
 	return rawclone.AddrOf(buf)
 }
 
-// install appends what puts the process under f, by seccomp(2) or by prctl(2).
+// install appends the calls that install f for the process, by seccomp(2) or by prctl(2).
 func (f filter) install(l *rawclone.List, byPrctl bool) {
 	program := f.program(l)
 	l.Sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -86,8 +86,8 @@ func (f filter) install(l *rawclone.List, byPrctl bool) {
 	}
 }
 
-// unblockSIGSYS appends what makes SIGSYS end the process, as it does where no
-// handler takes it. The script has all signals blocked, and Go's handlers.
+// unblockSIGSYS appends calls that unblock SIGSYS and reset its handler, so that the signal kills
+// the process. A script has all signals blocked, and has Go's handlers.
 func unblockSIGSYS(l *rawclone.List) {
 	l.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGSYS), l.Program().Buffer(32), 0, 8)
 	set := l.Program().Word()
@@ -95,8 +95,8 @@ func unblockSIGSYS(l *rawclone.List) {
 	l.Sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_UNBLOCK, set, 0, 8)
 }
 
-// What may become of an attempt to make a child. Others are the names of an errno
-// or of the signal that ended the caller.
+// Outcomes of an attempt to create a child. Other outcomes are the name of an error, or of the
+// signal that killed the caller.
 const (
 	child   = "a child"
 	eperm   = "EPERM"
@@ -106,18 +106,18 @@ const (
 	refused = "EPERM or ENOSYS"
 )
 
-// attempt is a call under a filter, and the wait for whichever child it made.
+// attempt is a call under a filter, and the wait for its child.
 type attempt struct {
 	call, wait *rawclone.Op
-	status     *uintptr // of the child
+	status     *uintptr // wait status of the child
 
 	end *uintptr // the caller's own wait status
 }
 
 const attemptStatus = 9
 
-// attempt appends an attempt to make a child, which exits with attemptStatus, and
-// the end of the process.
+// attempt appends an attempt to create a child, which exits with attemptStatus, and the exit of
+// the process.
 func newAttempt(l *rawclone.List, o rawclone.Op, exiting *rawclone.List) *attempt {
 	var a attempt
 	o.Child = exiting.First()
@@ -127,7 +127,7 @@ func newAttempt(l *rawclone.List, o rawclone.Op, exiting *rawclone.List) *attemp
 	return &a
 }
 
-// outcome returns what became of the attempt.
+// outcome returns the outcome of the attempt.
 func (a *attempt) outcome() string {
 	end, e := unix.WaitStatus(*a.end), a.call.Errno()
 	switch {
@@ -146,24 +146,23 @@ func (a *attempt) outcome() string {
 
 const garbage = 0xdeadbeef << 32
 
-// slot is the number that this sentry keeps for itself.
+// slot is the number of the slot of the sentry; see sentry/syscalls.
 const slot = 2000
 
-// i386High is how systrap and KVM see the number of i386's clone4.
+// i386High is the number of i386's clone4 as systrap and KVM report it.
 const i386High = 0x86000000 + linux.SYS_CLONE4_I386
 
-// TestSeccomp checks the filters of programs: there is no way around them by any of the
-// numbers that are clone4, or that are near.
+// TestSeccomp checks that no number of clone4, or near one, passes a filter that refuses clone4.
 //
-// INT $0x80 with 323 is not among them. On the ptrace platform that is amd64's call,
-// for the filter as well, as INT $0x80 is with every number of gVisor's own table.
+// INT $0x80 with 323 is not among the rows. On the ptrace platform it is amd64's call, also for
+// the filter, as INT $0x80 is for every number of amd64.
 func TestSeccomp(t *testing.T) {
-	// Kinds of attempts, for which a filter has one answer.
+	// Kinds of attempts. A filter has one outcome for each kind.
 	const (
 		viaAMD64 = iota
 		viaX32
-		viaHigh // SYSCALL with a number that systrap knows i386 by
-		viaSlot // SYSCALL with a number that this sentry keeps for itself
+		viaHigh // SYSCALL with the number that systrap reports for i386
+		viaSlot // SYSCALL with the number of the slot
 		viaI386
 		viaI386High
 		kinds
@@ -208,9 +207,8 @@ func TestSeccomp(t *testing.T) {
 		filter filter
 		want   [kinds]string // amd64, x32, high, slot, i386, i386 high
 
-		// int80 is what INT $0x80 comes to in the sandbox, whose filters see it
-		// as a call of amd64 with another number, and which so has no i386 call
-		// for a task with a filter.
+		// int80 is the outcome of INT $0x80 in a sandbox. Its filters see a call
+		// of amd64 with another number, so a task with a filter has no i386 call.
 		int80 string
 	}{
 		{name: "none refused", filter: filter{otherwise: retAllow},
@@ -222,7 +220,7 @@ func TestSeccomp(t *testing.T) {
 		{name: "only amd64, KILL_THREAD", filter: onlyAMD64(retKillThread),
 			want: [kinds]string{child, child, enosys, enosys, sigsys, sigsys}, int80: enosys},
 		{name: "no x32", filter: filter{[]rule{{arch: archAMD64, first: x32bit, last: last, action: retRefuse}}, retAllow},
-			// Its own number may be one that the filter refuses.
+			// The filter may refuse the number of an attempt.
 			want: [kinds]string{child, eperm, eperm, enosys, child, enosys}, int80: refused},
 		{name: "not 323", filter: filter{[]rule{{first: linux.SYS_CLONE4_AMD64, last: linux.SYS_CLONE4_AMD64, action: retRefuse}}, retAllow},
 			want: [kinds]string{eperm, child, enosys, enosys, child, enosys}, int80: enosys},
@@ -237,7 +235,7 @@ func TestSeccomp(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			for by, flags := range map[string]uint64{"seccomp": kit.SIGCHLD, "prctl": linux.CLONE_VFORK | kit.SIGCHLD} {
 				if testing.Short() && by == "seccomp" {
-					continue // half a minute in an emulated machine
+					continue // takes half a minute in an emulated machine
 				}
 				t.Run(by, func(t *testing.T) {
 					s := kit.NewScript(t)
@@ -274,14 +272,14 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
-// TestSeccompInherited checks that a child has its parent's filter, be it a process or a
-// thread: the child may call clone4 through the ABI that created it.
+// TestSeccompInherited checks that a child inherits its parent's filter, whether it is a process or a
+// thread. The filter allows clone4 only through the ABI that creates the child.
 func TestSeccompInherited(t *testing.T) {
 	native := kit.Native()
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		f := filter{otherwise: retAllow}
 		for _, abi := range kit.ABIs() {
-			// In the sandbox an x32 call needs the permission of its amd64 number.
+			// In a sandbox, an x32 call needs the permission of its amd64 number.
 			if abi.Name != a.Name && !(a.Name == "x32" && abi.Name == "amd64") {
 				f.rules = append(f.rules, rule{first: uint32(abi.Number), last: uint32(abi.Number), action: retRefuse})
 			}
@@ -331,20 +329,21 @@ func TestSeccompInherited(t *testing.T) {
 	})
 }
 
-// TestSeccompTraced checks that a tracer cannot make a call of clone4 out of another call
-// that the filter has let pass, even if the tracer leaves in the middle of the call. Linux
-// asks the filter again, and so do these ways in; where the filter refuses, they are ENOSYS.
+// TestSeccompTraced checks that a tracer cannot turn a call that the filter allows into clone4, if
+// the filter refuses clone4. The tracer may detach during the call. Linux runs the filter again. So
+// does this sentry for x32 calls, and for 323 with upper bits set: the call returns ENOSYS if the
+// filter refuses it.
 //
-// amd64's 323 is not among them: with it, as with any call of gVisor's own table,
-// a tracer there can do what the filter refuses, as on Linux before 4.8.
+// 323 without upper bits is not among the rows. As for every call in gVisor's own table, a tracer
+// can make the call although the filter refuses it, as on Linux before 4.8.
 func TestSeccompTraced(t *testing.T) {
 	const (
 		offsetRAX, offsetOrigRAX = 8 * 10, 8 * 15 // in struct user_regs_struct
 
 		getpidI386 = 20
-		decided    = 0x634c3400 // the upper half of RAX with a decision of this sentry; the position of a call follows
+		decided    = 0x634c3400 // upper half of RAX in a decision of this sentry, without the position of a call
 
-		// changed is an outcome: the tracee has made another harmless call.
+		// changed is the outcome of a tracee that made another, harmless call.
 		changed = "getppid"
 	)
 	getpid := rawclone.Op{Trap: unix.SYS_GETPID}
@@ -352,11 +351,11 @@ func TestSeccompTraced(t *testing.T) {
 
 	for _, tc := range []struct {
 		name string
-		call rawclone.Op // that the tracee makes
-		nr   uintptr     // what the tracer makes of it
+		call rawclone.Op // the call of the tracee
+		nr   uintptr     // the number that the tracer writes
 
-		// What comes of it if the filter allows clone4 and if it refuses it:
-		// natively, and in the sandbox.
+		// Outcomes if the filter allows clone4, and if it refuses clone4, natively and
+		// in a sandbox.
 		allowed, forbidden               string
 		sandboxAllowed, sandboxForbidden string
 	}{
@@ -369,7 +368,7 @@ func TestSeccompTraced(t *testing.T) {
 		{name: "i386", call: getpid80, nr: linux.SYS_CLONE4_I386, allowed: child, forbidden: eperm, sandboxAllowed: enosys, sandboxForbidden: enosys},
 		{name: "i386, garbage", call: getpid80, nr: linux.SYS_CLONE4_I386 | garbage, allowed: child, forbidden: eperm, sandboxAllowed: enosys, sandboxForbidden: enosys},
 		{name: "i386 high", call: getpid80, nr: i386High, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
-		// A tracer that knows how this sentry marks its own calls can make one.
+		// A tracer that knows the marks of this sentry can forge one.
 		{name: "slot of amd64", call: getpid, nr: decided, allowed: enosys, forbidden: enosys, sandboxAllowed: child, sandboxForbidden: enosys},
 		{name: "slot of i386", call: getpid, nr: decided | 1, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
 		{name: "slot of x32", call: getpid, nr: decided | 2, allowed: enosys, forbidden: enosys, sandboxAllowed: child, sandboxForbidden: enosys},
@@ -377,14 +376,14 @@ func TestSeccompTraced(t *testing.T) {
 		{name: "slot of no call", call: getpid, nr: decided | 4, allowed: enosys, forbidden: enosys, sandboxAllowed: enosys, sandboxForbidden: enosys},
 	} {
 		if tc.call.Entry == rawclone.Int80 && !kit.HasInt80() {
-			continue // i386 has no getpid here
+			continue // the machine has no getpid through i386
 		}
 		t.Run(tc.name, func(t *testing.T) {
 			for _, v := range []struct {
 				name      string
-				atFilter  bool   // else at the call's entry
-				action    uint32 // of the filter for clone4
-				detaching bool   // the tracer is gone when the call is made
+				atFilter  bool   // at the filter's stop, else at the entry stop
+				action    uint32 // action of the filter for clone4
+				detaching bool   // the tracer detaches before the call is made
 			}{
 				{name: "entry, ALLOW", action: retAllow},
 				{name: "entry, ERRNO", action: retRefuse},
@@ -392,7 +391,7 @@ func TestSeccompTraced(t *testing.T) {
 				{name: "filter, ALLOW", atFilter: true, action: retAllow},
 				{name: "filter, ERRNO", atFilter: true, action: retRefuse},
 				{name: "filter, ERRNO, DETACH", atFilter: true, action: retRefuse, detaching: true},
-				// For a tracer that does not want to be asked.
+				// The tracer does not ask for seccomp events.
 				{name: "entry, TRACE", action: retTrace},
 			} {
 				t.Run(v.name, func(t *testing.T) {
@@ -407,7 +406,7 @@ func TestSeccompTraced(t *testing.T) {
 					}
 					flags := kit.SIGCHLD
 					if v.detaching {
-						flags |= linux.CLONE_VFORK // which takes the call to a slot, also untraced
+						flags |= linux.CLONE_VFORK // makes the call take the slot, even untraced
 					}
 
 					s := kit.NewScript(t)

@@ -17,17 +17,17 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestSharing checks what a flag makes the child share with its parent: the child changes
-// the thing, and the parent looks afterwards.
+// TestSharing checks what the child shares with its parent for each flag: the child changes
+// something, and the parent looks for the change afterwards.
 func TestSharing(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		flag  uint64
 		needs uint64
 
-		// change appends to child what changes the thing, and look appends to
-		// the caller, which has reaped the child by then, what tells whether it
-		// changed.
+		// change appends operations of the child that make a change. look
+		// appends operations of the caller, which has reaped the child by then,
+		// that look for the change.
 		change func(s *kit.Script, child *rawclone.List)
 		look   func(s *kit.Script) func() bool
 	}{
@@ -83,7 +83,7 @@ func TestSharing(t *testing.T) {
 	}
 }
 
-// TestVM checks CLONE_VM: whether the parent sees the child's write.
+// TestVM checks that the parent sees the child's write to memory if and only if CLONE_VM is set.
 func TestVM(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		kit.OnEach(t, []uint64{0, linux.CLONE_VM}, func(t *testing.T, flag uint64) {
@@ -107,9 +107,9 @@ func TestVM(t *testing.T) {
 	})
 }
 
-// TestThread checks what a threading library relies on: a thread of the same process on
-// its own stack, its ID written before the thread runs, and its ID cleared and a futex
-// woken when the thread has exited.
+// TestThread checks what a threading library relies on. A thread of the same process runs on
+// its own stack. Its ID is written before it runs. When it exits, the kernel clears the ID and
+// wakes a futex.
 func TestThread(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -150,8 +150,7 @@ func TestThread(t *testing.T) {
 	})
 }
 
-// TestVfork checks that with CLONE_VFORK the caller does not run before the child has
-// exited.
+// TestVfork checks that with CLONE_VFORK the caller waits until the child has exited.
 func TestVfork(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		kit.OnEach(t, []uint64{linux.CLONE_VFORK | kit.SIGCHLD, linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
@@ -161,7 +160,7 @@ func TestVfork(t *testing.T) {
 			s.Sleep(child, 100*time.Millisecond)
 			child.Sys(rawclone.TrapStore, done, 1)
 			child.Exit(0)
-			// The child may use the caller's own stack pointer: the caller waits.
+			// The child may use the caller's stack, because the caller waits.
 			call := a.Clone4(s.List, flags, linux.Clone4Args{}, child)
 			seen := s.Sys(rawclone.TrapLoad, done)
 			s.Wait(call, 0)
@@ -172,8 +171,7 @@ func TestVfork(t *testing.T) {
 	})
 }
 
-// TestVforkExec checks that the wait of CLONE_VFORK is over when the child executes a
-// program.
+// TestVforkExec checks that the wait of CLONE_VFORK ends when the child executes a program.
 func TestVforkExec(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
@@ -190,20 +188,20 @@ func TestVforkExec(t *testing.T) {
 	})
 }
 
-// TestParent checks CLONE_PARENT: the child is the caller's sibling, its exit signal is
-// the caller's, and the caller cannot wait for the child.
+// TestParent checks that a child of CLONE_PARENT is a sibling of the caller and has the
+// caller's exit signal, and that the caller cannot wait for the child.
 func TestParent(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)
 		child := s.NewList()
 		ppid := child.Sys(unix.SYS_GETPPID)
 		child.Exit(3)
-		// An exit signal of its own does not count.
+		// The exit signal in the flags is ignored.
 		call := a.Clone4(s.List, linux.CLONE_PARENT|uint64(unix.SIGUSR1), linux.Clone4Args{}, child)
 		wait, _ := s.Wait(call, unix.WALL)
 		s.Run()
 		s.OK(call)
-		// With an exit signal other than SIGCHLD, this wait would not return the child.
+		// This wait returns only a child with exit signal SIGCHLD.
 		var ws unix.WaitStatus
 		if _, err := unix.Wait4(int(call.Ret), &ws, 0, nil); err != nil || ws.ExitStatus() != 3 {
 			t.Errorf("wait4 by the caller's parent: %s, error %v; want exit status 3", kit.Status(ws), err)
@@ -213,12 +211,12 @@ func TestParent(t *testing.T) {
 	})
 }
 
-// TestSetTID checks where the child's ID is written, and in whose memory.
+// TestSetTID checks for each flag where the child's ID is written, and in whose memory.
 func TestSetTID(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, tc := range []struct {
 			flags uint64
-			// Where the ID is: in *ptid and *ctid, in the parent and in the child.
+			// Whether *ptid and *ctid have the ID, in the parent and in the child.
 			parentP, parentC, childP, childC bool
 		}{
 			{flags: 0},
@@ -254,7 +252,7 @@ func TestSetTID(t *testing.T) {
 	})
 }
 
-// TestBadTID checks that a bad ptid or ctid is no error: the child runs.
+// TestBadTID checks that a child is created and runs even if ptid or ctid is an invalid address.
 func TestBadTID(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		readOnly := uint64(rawclone.AddrOf(kit.Protected(t, 1, unix.PROT_READ)))
@@ -281,9 +279,9 @@ func TestBadTID(t *testing.T) {
 	})
 }
 
-// TestStack checks that stack_start is the stack pointer itself, 0 the caller's, and that
-// stack_size means nothing: no sum of the two overflows. A pointer to where no stack is
-// is the child's trouble, if the child uses it.
+// TestStack checks that stack_start is the child's stack pointer, and that 0 means the caller's
+// stack pointer. stack_size is ignored, so no sum of the two overflows. A stack pointer to unmapped
+// memory is not an error, because the child may never use its stack.
 func TestStack(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, flags := range []uint64{0, linux.CLONE_VM} {
@@ -300,7 +298,7 @@ func TestStack(t *testing.T) {
 						name = fmt.Sprintf("%#x", start)
 					}
 					if start == 0 && flags&linux.CLONE_VM != 0 {
-						continue // two at once on one stack
+						continue // both tasks would run on one stack
 					}
 					if start == 1<<63 && !kit.HasOddStacks() {
 						continue
@@ -333,7 +331,8 @@ func TestStack(t *testing.T) {
 	})
 }
 
-// TestTLS checks what CLONE_SETTLS sets, and that tls is not looked at without.
+// TestTLS checks that CLONE_SETTLS sets the thread pointer, and that tls is ignored without the
+// flag.
 func TestTLS(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		mem := uint64(rawclone.AddrOf(kit.Memory(t, 1)))
@@ -369,8 +368,8 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// TestNamespaces checks that each flag for a namespace gives the child a new
-// one of that kind, and of no other.
+// TestNamespaces checks that each namespace flag gives the child a new namespace of its kind, and
+// of no other kind.
 func TestNamespaces(t *testing.T) {
 	kinds := []struct {
 		name string
@@ -420,8 +419,8 @@ func TestNamespaces(t *testing.T) {
 	})
 }
 
-// TestUTSNamespace checks that a new namespace is one, not only a new name: a host name
-// set in the namespace stays there.
+// TestUTSNamespace checks that a host name that the child sets in a new UTS namespace does not
+// change the parent's.
 func TestUTSNamespace(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		kit.OnEach(t, []uint64{0, linux.CLONE_NEWUTS}, func(t *testing.T, flag uint64) {

@@ -13,8 +13,8 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// TestExitSignal checks which signal reports the child's exit, and which kind of wait
-// returns the child.
+// TestExitSignal checks for each exit signal which signal the parent gets, and which kind of
+// wait call returns the child.
 func TestExitSignal(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		for _, signal := range []syscall.Signal{0, 1, unix.SIGUSR1, unix.SIGCHLD, 32, 34, 64, 65, 128, 200, 255} {
@@ -55,7 +55,7 @@ func TestExitSignal(t *testing.T) {
 	})
 }
 
-// TestKilledChild checks that a child that a signal ends is reported as such.
+// TestKilledChild checks that a wait call reports the signal that killed a child.
 func TestKilledChild(t *testing.T) {
 	kit.OnEachABI(t, func(t *testing.T, a *kit.ABI) {
 		s := kit.NewScript(t)

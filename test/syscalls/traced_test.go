@@ -2,18 +2,17 @@
 
 package syscalls
 
-// Tests of a task under a tracer: which stops it makes, in which order, and that it
-// comes out of each of them. A call that loses a stop, or begins one in another, ends
-// a whole sandbox.
+// Tests of a task under a tracer: which stops the task makes, in which order, and that the
+// task goes on after each stop. A call that loses a stop, or begins one stop in another, can
+// end the whole sandbox.
 //
-// What is expected here is what Linux does. clone(2) is a row of every table, for what
-// a failure means: where clone fails as well, gVisor differs and not clone4. Known, and
-// left out of the tables:
+// Linux defines the expected stops. clone(2) is a row of every table: if it fails too, the
+// fault is gVisor's and not clone4's. The tables leave out these known differences of gVisor:
 //
 //   - At an event stop, RAX is -ENOSYS on Linux and the child's ID in gVisor. So a
-//     tracer that changes it there changes the result in gVisor only.
-//   - PTRACE_GETEVENTMSG at a syscall stop says on Linux which of the two it is. In
-//     gVisor there still is the message of the last event.
+//     tracer that writes RAX there changes the result only in gVisor.
+//   - At a syscall stop, PTRACE_GETEVENTMSG on Linux tells entry from exit. gVisor still
+//     returns the message of the last event.
 //   - orig_rax of a call by INT $0x80; see sandboxI386.
 //   - On arm64, the result register at an entry stop has the first argument on Linux, and
 //     -ENOSYS in gVisor.
@@ -41,13 +40,12 @@ const (
 	vforkVM  = linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD
 )
 
-// eventOptions are all options for events of calls that make children.
+// eventOptions are all options for events of calls that create children.
 const eventOptions = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEVFORKDONE
 
-// TestTracedSteps checks what a tracer reads that steps from system call to system call:
-// an entry stop, the events that it has asked for, one exit stop, and the same
-// of the calls that follow; and of a child that becomes its tracee, all from its
-// first moment on.
+// TestTracedSteps checks the stops that a tracer sees when it steps from system call to system
+// call: an entry stop, the events for which it has asked, and one exit stop for each call. If the
+// child becomes its tracee, the tracer sees every stop of the child from the first one on.
 func TestTracedSteps(t *testing.T) {
 	options := []struct {
 		name string
@@ -65,7 +63,7 @@ func TestTracedSteps(t *testing.T) {
 		flags    uint64
 		ownStack bool
 		events   string // by options
-		always   bool   // the child is a tracee without an event too
+		always   bool   // the child is a tracee even without an event
 	}{
 		//                                 none CLONE FORK VFORK DONE all
 		{flags: kit.SIGCHLD, events: "                 -    -     FORK -     -    FORK"},
@@ -131,7 +129,7 @@ func TestTracedSteps(t *testing.T) {
 	}
 }
 
-// ways returns the ways to try: in an emulated machine, where this is slow, the first.
+// ways returns all ways, or only the first under -short, as in an emulated machine, which is slow.
 func ways(all ...string) []string {
 	if testing.Short() {
 		return all[:1]
@@ -139,7 +137,7 @@ func ways(all ...string) []string {
 	return all
 }
 
-// firstStop returns the first stop of a child that is a tracee from the beginning.
+// firstStop returns the first stop of a child that is a tracee from its start.
 func firstStop(way string) string {
 	if way == seize {
 		return "STOP"
@@ -147,7 +145,7 @@ func firstStop(way string) string {
 	return "SIGSTOP"
 }
 
-// endChild lets a child run to its end, step by step, while the tracee is at an event.
+// endChild steps a child until it exits, while the tracee is at an event stop.
 func (tr *tracing) endChild() {
 	tr.t.Helper()
 	for tr.child == nil || !tr.child.ended {
@@ -160,39 +158,38 @@ func (tr *tracing) endChild() {
 	}
 }
 
-// isEvent returns whether at this stop there is a child that is a tracee too.
+// isEvent returns whether the child exists at this stop, and is a tracee too.
 func isEvent(stop string) bool { return stop == "CLONE" || stop == "FORK" || stop == "VFORK" }
 
-// TestTracedResumed checks that a tracee comes out of each stop in each way in
-// which a tracer can let it go on, or end it.
+// TestTracedResumed checks that a tracee leaves every stop in every way in which a tracer can
+// resume or kill it.
 func TestTracedResumed(t *testing.T) {
 	type outcome int
 	const (
-		whole   outcome = iota // a child that the tracee waited for
-		half                   // a child, and a tracee that did not get that far
-		none                   // no call that returned
-		notMade                // a call that the tracer has kept from being made
+		whole   outcome = iota // a child, and a tracee that waited for the child
+		half                   // a child, and a tracee that did not wait
+		none                   // the call did not return
+		notMade                // the tracer prevented the call
 	)
 	tests := []struct {
 		flags uint64
 
-		// What resumes the tracee on its way into the call, and what does from a
-		// stop on.
+		// Requests that resume the tracee before the call, and from a stop on.
 		first int
 		then  map[string]int
 
 		child  int // what resumes the child
 		stops  string
-		childs string // first is its first stop
+		childs string // stops of the child; first is its first stop
 		want   outcome
 	}{
-		// Events only.
+		// The tracer asks only for events.
 		{flags: kit.SIGCHLD, first: cont, child: cont, stops: "FORK =6", childs: "first =5", want: whole},
 		{first: cont, child: cont, stops: "CLONE =6", childs: "first =5", want: whole},
 		{flags: vfork, first: cont, child: cont, stops: "VFORK DONE =6", childs: "first =5", want: whole},
 		{flags: vfork | untraced, first: cont, child: cont, stops: "DONE =6", want: whole},
 
-		// An event in the middle of a call is followed by the exit.
+		// The exit stop follows an event stop in the same call.
 		{flags: kit.SIGCHLD, first: cont, then: map[string]int{"FORK": step}, child: cont, stops: "FORK call< join> join< exit> =6", childs: "first =5", want: whole},
 		{flags: vfork, first: cont, then: map[string]int{"VFORK": step}, child: cont, stops: "VFORK DONE call< join> join< exit> =6", childs: "first =5", want: whole},
 		{flags: vfork, first: cont, then: map[string]int{"DONE": step}, child: cont, stops: "VFORK DONE call< join> join< exit> =6", childs: "first =5", want: whole},
@@ -202,7 +199,7 @@ func TestTracedResumed(t *testing.T) {
 		{flags: vfork, first: step, then: map[string]int{"VFORK": cont}, child: cont, stops: "call> VFORK DONE =6", childs: "first =5", want: whole},
 		{flags: vfork, first: step, then: map[string]int{"VFORK": cont, "DONE": step}, child: cont, stops: "call> VFORK DONE call< join> join< exit> =6", childs: "first =5", want: whole},
 
-		// A single step is one over the whole rest of the call.
+		// A single step goes over the rest of the call.
 		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": single, "TRAP": cont}, child: cont, stops: "call> FORK TRAP =6", childs: "first =5", want: whole},
 		{flags: vfork, first: step, then: map[string]int{"call>": single, "TRAP": cont}, child: cont, stops: "call> VFORK DONE TRAP =6", childs: "first =5", want: whole},
 		{flags: kit.SIGCHLD | untraced, first: step, then: map[string]int{"call>": single, "TRAP": cont}, child: cont, stops: "call> TRAP =6", want: whole},
@@ -210,7 +207,7 @@ func TestTracedResumed(t *testing.T) {
 		{flags: vfork, first: cont, then: map[string]int{"DONE": single, "TRAP": cont}, child: cont, stops: "VFORK DONE TRAP =6", childs: "first =5", want: whole},
 		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call<": single, "TRAP": cont}, child: cont, stops: "call> FORK call< TRAP =6", childs: "first =5", want: whole},
 
-		// The tracer lets go of it, and of the child.
+		// The tracer detaches from the tracee and from the child.
 		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": detach}, child: detach, stops: "call> =6", want: whole},
 		{flags: vfork, first: step, then: map[string]int{"call>": detach}, child: detach, stops: "call> =6", want: whole},
 		{flags: kit.SIGCHLD, first: step, then: map[string]int{"FORK": detach}, child: detach, stops: "call> FORK =6", childs: "first", want: whole},
@@ -223,7 +220,7 @@ func TestTracedResumed(t *testing.T) {
 		{flags: vfork, first: cont, then: map[string]int{"VFORK": detach}, child: detach, stops: "VFORK =6", childs: "first", want: whole},
 		{flags: vfork, first: cont, then: map[string]int{"VFORK": detach}, child: cont, stops: "VFORK =6", childs: "first =5", want: whole},
 
-		// Somebody kills it.
+		// SIGKILL kills the tracee.
 		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call>": kill}, child: cont, stops: "call> SIGKILL", want: none},
 		{flags: vfork, first: step, then: map[string]int{"call>": kill}, child: cont, stops: "call> SIGKILL", want: none},
 		{flags: kit.SIGCHLD, first: step, then: map[string]int{"FORK": kill}, child: cont, stops: "call> FORK SIGKILL", childs: "first =5", want: half},
@@ -233,7 +230,7 @@ func TestTracedResumed(t *testing.T) {
 		{flags: vfork | untraced, first: step, then: map[string]int{"DONE": kill}, child: cont, stops: "call> DONE SIGKILL", want: half},
 		{flags: kit.SIGCHLD, first: step, then: map[string]int{"call<": kill}, child: cont, stops: "call> FORK call< SIGKILL", childs: "first =5", want: half},
 
-		// The tracer makes the calls itself.
+		// The tracer emulates the calls (PTRACE_SYSEMU).
 		{flags: kit.SIGCHLD, first: emu, then: map[string]int{"call>": step}, child: cont, stops: "call> call< join> join< exit> =6", want: notMade},
 		{flags: vfork, first: emu, then: map[string]int{"call>": step}, child: cont, stops: "call> call< join> join< exit> =6", want: notMade},
 		{flags: kit.SIGCHLD, first: emu, then: map[string]int{"call>": cont}, child: cont, stops: "call> =6", want: notMade},
@@ -292,15 +289,14 @@ func TestTracedResumed(t *testing.T) {
 	}
 }
 
-// TestTracedChanged checks that what a tracer changes at the entry of a call is
-// what is called, with all stops that belong to that; and that changes at a later
-// stop come too late.
+// TestTracedChanged checks that a tracer's changes at the entry stop apply to the call and its
+// stops, and that changes at a later stop have no effect.
 func TestTracedChanged(t *testing.T) {
 	none := func(tr *tracing) { tr.pokeNumber(^uintptr(0)) }
 	flags := func(flags uint64) func(tr *tracing) {
 		return func(tr *tracing) {
 			if tr.call.flags == noRegister {
-				tr.t.Skip("no tracer can change the flags here")
+				tr.t.Skip("no tracer can change the flags of this call")
 			}
 			tr.poke(tr.tracee.pid, tr.call.flags, uintptr(flags))
 		}
@@ -314,11 +310,11 @@ func TestTracedChanged(t *testing.T) {
 	type test struct {
 		name   string
 		flags  uint64
-		op     func(tr *tracing) // changes the operation
-		at     string            // the stop at which
-		change func(tr *tracing) // is made
+		op     func(tr *tracing) // changes the operation before the call
+		at     string            // the stop at which the tracer makes the change
+		change func(tr *tracing) // the change
 		stops  string
-		want   syscall.Errno // 0: there is a child
+		want   syscall.Errno // 0 if a child is created
 	}
 	getpid := func(tr *tracing) { tr.op.Trap = tr.call.getpid }
 	all := []test{
@@ -348,7 +344,7 @@ func TestTracedChanged(t *testing.T) {
 		{name: "bad size", flags: kit.SIGCHLD, at: "call>", change: func(tr *tracing) { tr.poke(tr.tracee.pid, regSize, 48) }, stops: "call>" + fails, want: unix.EINVAL},
 		{name: "good pointer", flags: vfork, op: func(tr *tracing) { good, tr.op.Args[3] = tr.op.Args[3], 8 }, at: "call>", change: func(tr *tracing) { tr.poke(tr.tracee.pid, tr.call.args, good) }, stops: "call>" + vforks},
 	}
-	// What is in the struct counts when the call is made as well. TLS is checked.
+	// The struct is read when the call is made. TLS is a field that is checked.
 	const tls, badTLS = 32, 1 << 63
 	tlsTo := func(v uintptr) func(tr *tracing) {
 		return func(tr *tracing) { tr.ptrace(unix.PTRACE_POKEDATA, tr.tracee.pid, tr.op.Args[3]+tls, v) }
@@ -375,7 +371,7 @@ func TestTracedChanged(t *testing.T) {
 			}
 			for _, tc := range tests {
 				if tc.at == "getpid>" && !c.hasGetpid() {
-					continue // where gVisor gives SIGSEGV for it
+					continue // gVisor sends SIGSEGV for this value
 				}
 				asTracer(t, tc.name, func(t *testing.T) {
 					tr := newTracing(t, traceme, c)
@@ -406,10 +402,10 @@ func TestTracedChanged(t *testing.T) {
 	}
 }
 
-// TestTracedTracerKilled checks what becomes of a tracee whose tracer is killed
-// while it is stopped: it goes on, or dies as well if the tracer has asked for that.
+// TestTracedTracerKilled checks that a stopped tracee goes on if its tracer is killed, or is
+// killed too with PTRACE_O_EXITKILL.
 func TestTracedTracerKilled(t *testing.T) {
-	// The tracee is left to this process.
+	// This process becomes the parent of the tracee.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -420,7 +416,7 @@ func TestTracedTracerKilled(t *testing.T) {
 			for _, tc := range []struct {
 				name  string
 				flags uint64
-				stops []string // up to that at which the tracer is killed
+				stops []string // the tracer is killed at the last one
 			}{
 				{"entry", kit.SIGCHLD, []string{syscall}},
 				{"event", kit.SIGCHLD, []string{syscall, fork}},
@@ -436,7 +432,7 @@ func TestTracedTracerKilled(t *testing.T) {
 	}
 }
 
-// killTracer runs a tracer of a call by c that is killed at the last of stops.
+// killTracer runs a tracer of a call by c, and kills it at the last of stops.
 func killTracer(t *testing.T, c *tracedCall, flags uint64, exitKill int, stops []string) {
 	t.Helper()
 	s := kit.NewScript(t)
@@ -484,7 +480,7 @@ func killTracer(t *testing.T, c *tracedCall, flags uint64, exitKill int, stops [
 		return
 	}
 	if hasChild {
-		// The SIGSTOP that it was born with is an ordinary one now.
+		// Without a tracer, the child's first SIGSTOP is an ordinary stop.
 		if err := unix.Kill(int(*child), unix.SIGCONT); err != nil {
 			t.Errorf("continuing child %d: %v", *child, err)
 		}
@@ -493,7 +489,7 @@ func killTracer(t *testing.T, c *tracedCall, flags uint64, exitKill int, stops [
 	kit.CheckWait(t, "the child", call, join, joined, fmt.Sprintf("exit status %d", childStatus))
 }
 
-// reapSoon is reap for a process that is killed if it does not end.
+// reapSoon is reap for a process that is killed if it does not exit.
 func reapSoon(t *testing.T, pid uintptr) unix.WaitStatus {
 	t.Helper()
 	late := time.AfterFunc(patience, func() { unix.Kill(int(pid), unix.SIGKILL) })
@@ -501,8 +497,8 @@ func reapSoon(t *testing.T, pid uintptr) unix.WaitStatus {
 	return kit.Reap(t, int(pid))
 }
 
-// TestTracedOnAndOff checks that a tracer can begin and end to trace at any
-// moment of a call. What it sees depends on the moment; nothing may be lost by it.
+// TestTracedOnAndOff checks that a tracer can attach and detach at any moment of a call. Its
+// stops depend on the moment, but no call and no child may be lost.
 func TestTracedOnAndOff(t *testing.T) {
 	for _, c := range tracedCalls() {
 		asTracer(t, c.name, func(t *testing.T) {
@@ -525,7 +521,7 @@ func TestTracedOnAndOff(t *testing.T) {
 			var end unix.WaitStatus
 			ended, visits := false, 0
 			for ; !ended && ptrace(unix.PTRACE_SEIZE, tracee, 0, eventOptions|unix.PTRACE_O_TRACESYSGOOD) == 0; visits++ {
-				// Steps, with an end that comes at each kind of stop.
+				// The tracer steps, and detaches at each kind of stop in turn.
 				request := []int{step, cont}[visits%2]
 				left := visits % 11
 				ptrace(unix.PTRACE_INTERRUPT, tracee, 0, 0)

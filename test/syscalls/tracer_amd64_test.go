@@ -12,7 +12,7 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// register is the offset of a register in struct user, for PTRACE_PEEKUSER.
+// register is the offset of a register in struct user, as PTRACE_PEEKUSER takes it.
 type register uintptr
 
 const (
@@ -25,7 +25,7 @@ const (
 	regNumber register = 15 * 8 // orig_rax
 	regSize   register = 12 * 8 // RDX
 
-	noRegister = ^register(0) // no call has its flags there
+	noRegister = ^register(0) // no call has its flags in this register
 )
 
 func (tr *tracing) peek(pid int, r register) uintptr {
@@ -42,8 +42,8 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 // singleSteps says that a tracee stops after PTRACE_SINGLESTEP.
 const singleSteps = true
 
-// shortCalls is how many calls, from the end, are special to this sentry: not clone(2) and
-// not amd64's clone4, which is a call of gVisor's own table.
+// shortCalls is the number of calls, from the end, that this sentry handles itself. clone(2) and
+// amd64's clone4 are not among them, because they are in gVisor's own table.
 const shortCalls = 2
 
 func allTracedCalls() []*tracedCall {
@@ -70,15 +70,14 @@ func uncleanCalls() []*tracedCall {
 
 func (c *tracedCall) int80() bool { return c.abi != nil && c.abi.Entry == rawclone.Int80 }
 
-// hasGetpid returns whether the instruction makes other calls than clone4 here.
+// hasGetpid returns whether the instruction makes other calls than clone4 on this machine.
 func (c *tracedCall) hasGetpid() bool { return !c.int80() || kit.HasInt80() }
 
-// sandboxI386 is what some platforms of gVisor add to the number of an INT $0x80
-// where a tracer sees it, also of calls that gVisor itself has.
+// sandboxI386 is what some platforms of gVisor add to the number of an INT $0x80. A tracer sees
+// the sum, also in stock runsc.
 const sandboxI386 = 0x86000000
 
-// shows returns whether orig_rax is what a tracer has to see after the instruction with
-// number.
+// shows returns whether orig_rax is right for the instruction with number.
 func (c *tracedCall) shows(orig, number uintptr) bool {
 	if !c.int80() {
 		return orig == number
@@ -87,8 +86,7 @@ func (c *tracedCall) shows(orig, number uintptr) bool {
 	return orig == number || kit.Platform() != "" && orig == number+sandboxI386
 }
 
-// setNumber makes the call that the tracee is about to make another one, by the same
-// instruction.
+// setNumber replaces the number of the tracee's call. The instruction stays the same.
 func (tr *tracing) setNumber(number uintptr) {
 	if tr.call.int80() && tr.peek(tr.tracee.pid, regNumber) >= sandboxI386 {
 		number += sandboxI386
@@ -96,8 +94,8 @@ func (tr *tracing) setNumber(number uintptr) {
 	tr.pokeNumber(number)
 }
 
-// unknownNumbers returns numbers that mean nothing with the instruction of the call, some
-// of them special in the sandbox.
+// unknownNumbers returns numbers that are not calls with the instruction of the call. Some of
+// them are special in a sandbox.
 func (c *tracedCall) unknownNumbers() []uintptr {
 	unknown := []uintptr{1000, 1990, 1991, 1992, 1993, 1994, 2000, 2001, 0xffffffff, 1 << 31}
 	if c.int80() {

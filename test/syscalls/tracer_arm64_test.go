@@ -18,8 +18,8 @@ const (
 	regSize   register = 2
 	regNumber register = 8
 
-	// noRegister is where clone(2) has its flags: the first argument, which gVisor keeps
-	// out of a tracer's reach (Context64.OrigR0).
+	// noRegister stands for the first argument, in which clone(2) has its flags. In gVisor,
+	// a tracer cannot change it (Context64.OrigR0).
 	noRegister = ^register(0)
 )
 
@@ -48,7 +48,7 @@ func (tr *tracing) poke(pid int, r register, v uintptr) {
 // tracee continues, under stock runsc and in clone(2) too.
 const singleSteps = false
 
-// shortCalls is how many calls, from the end, are special to this sentry: not clone(2).
+// shortCalls is the number of calls, from the end, that are not clone(2).
 const shortCalls = 1
 
 func allTracedCalls() []*tracedCall {
@@ -59,19 +59,19 @@ func allTracedCalls() []*tracedCall {
 	}
 }
 
-// uncleanCalls returns no calls: gVisor takes all of the register for the number.
+// uncleanCalls returns no calls, because gVisor takes the whole register for the number.
 func uncleanCalls() []*tracedCall { return nil }
 
 func (c *tracedCall) hasGetpid() bool { return true }
 
-// shows returns whether a tracer has to read number in a call by number.
+// shows returns whether a tracer must read number in a call by number.
 func (c *tracedCall) shows(read, number uintptr) bool { return read == number }
 
-// setNumber makes the call that the tracee is about to make another one. (Linux wants
-// NT_ARM_SYSTEM_CALL for that, which gVisor does not have.)
+// setNumber replaces the number of the tracee's call. (Linux requires NT_ARM_SYSTEM_CALL for
+// that, which gVisor does not have.)
 func (tr *tracing) setNumber(number uintptr) { tr.pokeNumber(number) }
 
-// unknownNumbers returns numbers that mean nothing, some of them special in the sandbox.
+// unknownNumbers returns numbers that are not calls. Some of them are special in a sandbox.
 func (c *tracedCall) unknownNumbers() []uintptr {
 	return []uintptr{1000, 1990, 2000, 2001, 0xffffffff, 1 << 31, linux.SYS_CLONE4_GENERIC | 1<<32, linux.SYS_CLONE4_AMD64}
 }

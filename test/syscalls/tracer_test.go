@@ -2,8 +2,8 @@
 
 package syscalls
 
-// The harness of the tests in traced_test.go: a tracee, the calls that it makes, and a
-// tracer that names all that happens.
+// The harness of the tests in traced_test.go: a tracee, its calls, and a tracer that names each
+// stop.
 
 import (
 	"fmt"
@@ -20,22 +20,21 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// patience is how long a tracer waits for what comes next. Nothing that is waited for
-// here takes time.
+// patience is how long a tracer waits for the next stop, which should come at once.
 const patience = 20 * time.Second
 
-// tracedCall is a way to create a child that a tracer looks at.
+// tracedCall is a way to create a child under a tracer.
 type tracedCall struct {
 	name   string
 	abi    *kit.ABI // nil for clone(2)
-	number uintptr  // that the caller makes the call by
+	number uintptr  // number of the call
 	getpid uintptr  // number of getpid(2) for the same instruction
 
-	flags, args register // where flags_low and args are
+	flags, args register // registers of flags_low and args
 }
 
-// tracedCalls returns a call for each ABI, and clone(2). In an emulated machine, where
-// tracing is slow, they are only those that this sentry handles in a way of its own.
+// tracedCalls returns a call for each ABI, and clone(2). In an emulated machine, where tracing is
+// slow, it returns only the calls that this sentry handles itself.
 func tracedCalls() []*tracedCall {
 	calls := allTracedCalls()
 	if testing.Short() {
@@ -56,15 +55,14 @@ func (c *tracedCall) op(args []byte, flags, stack uint64, tid *uintptr, child *r
 	return o
 }
 
-// Ways in which a tracer gets its tracee.
+// Ways in which a tracer attaches to its tracee.
 const (
 	traceme = "TRACEME"
 	attach  = "ATTACH"
 	seize   = "SEIZE"
 )
 
-// tracing is a tracee and all there is to know of it. Its tracer is the thread of
-// the test.
+// tracing is a tracee and what its tracer knows about it. The tracer is the thread of the test.
 type tracing struct {
 	t    *testing.T
 	s    *kit.Script
@@ -73,35 +71,35 @@ type tracing struct {
 
 	op       *rawclone.Op   // the traced call
 	join     *rawclone.Op   // waits for the child
-	body     *rawclone.List // what the child does
-	stack    uint64         // one for it
+	body     *rawclone.List // operations of the child
+	stack    uint64         // stack of the child
 	args     []byte         // the struct of the traced call
-	status   *uintptr       // its wait status, by join
-	ran      *uintptr       // 1 when it is about to end
-	after    *uintptr       // 1 when the tracee has gone on after the call
-	tid      *uintptr       // not 0 while there is a thread
-	gate     [2]int         // a pipe: what the tracee waits for before the call
-	scratch  []byte         // what ptrace(2) writes to
+	status   *uintptr       // wait status of the child, from join
+	ran      *uintptr       // 1 when the child is about to exit
+	after    *uintptr       // 1 once the tracee goes on after the call
+	tid      *uintptr       // not 0 while a thread child lives
+	gate     [2]int         // a pipe from which the tracee reads before the call
+	scratch  []byte         // buffer for ptrace(2)
 	isThread bool
 
-	// Of one run:
+	// State of one run:
 	tracee, child *task
 	attached      bool     // an event says that child is a tracee
 	event         uintptr  // message of the last event
-	poked         *uintptr // the number that the tracer has put there
-	pokedLate     bool     // that was after the child had its own
+	poked         *uintptr // a number that the tracer has written
+	pokedLate     bool     // the tracer wrote it after the child had copied its own
 	problems      []string
 }
 
 // task is a task that the tracer sees.
 type task struct {
 	pid             int
-	inCall          bool // its next syscall stop is that at the exit
+	inCall          bool // the next syscall stop is the exit stop
 	ended, detached bool
-	stops           string // all that happened to it, each with a space behind
+	stops           string // names of all stops, each followed by a space
 }
 
-// The tracee, and its child, end with these.
+// Exit statuses of the tracee and of its child.
 const (
 	traceeStatus = 6
 	childStatus  = 5
@@ -132,9 +130,9 @@ func newTracing(t *testing.T, way string, c *tracedCall) *tracing {
 	return tr
 }
 
-// pin binds this thread, and all tasks it makes, to one CPU until the test ends. On
-// Linux a tracer spins until its tracee has left its CPU, if that is another one. A
-// slow machine would do little else.
+// pin binds this thread, and all tasks that it creates, to one CPU until the test ends. On Linux,
+// a tracer spins until a tracee on another CPU has left that CPU. A slow machine would do little
+// else.
 func pin(t *testing.T) {
 	t.Helper()
 	var all, one unix.CPUSet
@@ -152,8 +150,8 @@ func pin(t *testing.T) {
 	t.Cleanup(func() { unix.SchedSetaffinity(0, &all) })
 }
 
-// prepare makes a new script for the tracee: it waits to be let go, makes a child
-// with flags, waits for it and ends.
+// prepare writes a new script for the tracee. The tracee waits at its gate, creates a child with
+// flags, waits for the child, and exits.
 func (tr *tracing) prepare(flags uint64, ownStack bool) {
 	tr.t.Helper()
 	s, child := tr.s, tr.body
@@ -163,7 +161,7 @@ func (tr *tracing) prepare(flags uint64, ownStack bool) {
 
 	child.Sys(rawclone.TrapStore, tr.ran, 1)
 	if tr.isThread {
-		// The status of a thread may be told as that of its process.
+		// The status of the thread may be reported for its process, so both are equal.
 		child.ExitTask(traceeStatus)
 		flags |= linux.CLONE_PARENT_SETTID | linux.CLONE_CHILD_CLEARTID
 	} else {
@@ -203,7 +201,7 @@ func (tr *tracing) ptrace(request, pid int, addr, data uintptr) {
 	}
 }
 
-// pokeNumber makes number the number of the call that the tracee is in, or -1 none.
+// pokeNumber replaces the number of the tracee's current call; -1 prevents the call.
 func (tr *tracing) pokeNumber(number uintptr) {
 	tr.t.Helper()
 	tr.poked, tr.pokedLate = &number, tr.attached
@@ -214,7 +212,7 @@ func (tr *tracing) problem(format string, args ...any) {
 	tr.problems = append(tr.problems, fmt.Sprintf(format, args...))
 }
 
-// spawn makes the tracee, for one run.
+// spawn creates the tracee for one run.
 func (tr *tracing) spawn() {
 	tr.t.Helper()
 	*tr.after, *tr.ran, *tr.status = 0, 0, 0
@@ -226,9 +224,8 @@ func (tr *tracing) spawn() {
 	tr.tracee = &task{pid: pid}
 }
 
-// begin makes the tracee, attaches to it with options and lets it run into the
-// call. With PTRACE_CONT as request it does not stop before an event there; with
-// others, it is request that it was resumed by last before the call.
+// begin creates the tracee, attaches to it with options, and resumes it with request until it
+// makes the call. With PTRACE_CONT, the tracee does not stop at the entry of the call.
 func (tr *tracing) begin(options, request int) {
 	tr.t.Helper()
 	tr.spawn()
@@ -256,7 +253,7 @@ func (tr *tracing) begin(options, request int) {
 		tr.resume(tr.tracee, request)
 		return
 	}
-	// It may have been in the read already, and begins it again.
+	// The tracee may have been in the read already, and begins the read again.
 	tr.resume(tr.tracee, step)
 	tr.must("read>")
 	tr.resume(tr.tracee, step)
@@ -272,7 +269,7 @@ func (tr *tracing) open() {
 	}
 }
 
-// must waits for a stop of the tracee that has to come.
+// must waits for a stop of the tracee, and fails the test if another one comes.
 func (tr *tracing) must(want string) {
 	tr.t.Helper()
 	if _, got := tr.wait(tr.tracee.pid); got != want {
@@ -280,12 +277,13 @@ func (tr *tracing) must(want string) {
 	}
 }
 
-// wait waits for what happens next to the task pid, or to any if -1, and tells what.
+// wait waits for the next stop or exit of the task pid, or of any task if pid is -1, and returns
+// its name.
 func (tr *tracing) wait(pid int) (*task, string) {
 	tr.t.Helper()
 	tracee, of := tr.tracee.pid, pid
 	late := time.AfterFunc(patience, func() {
-		// Nothing happens any more. This ends the wait.
+		// No stop has come. This ends the wait.
 		unix.Kill(tracee, unix.SIGKILL)
 		if of > 0 {
 			unix.Kill(of, unix.SIGKILL)
@@ -300,7 +298,7 @@ func (tr *tracing) wait(pid int) (*task, string) {
 		}
 	}
 	if !late.Stop() {
-		tr.t.Fatalf("nothing happened any more; stops of the tracee: %v", tr.tracee.stops)
+		tr.t.Fatalf("no further stop; stops of the tracee: %v", tr.tracee.stops)
 	}
 	if err != nil {
 		tr.t.Fatalf("wait4: %v; stops of the tracee: %v", err, tr.tracee.stops)
@@ -311,7 +309,7 @@ func (tr *tracing) wait(pid int) (*task, string) {
 			tr.child = &task{pid: pid}
 		}
 		if p = tr.child; pid != p.pid {
-			tr.t.Fatalf("there is a second child")
+			tr.t.Fatalf("a second child appeared")
 		}
 	}
 	stop := tr.name(p, ws)
@@ -319,7 +317,7 @@ func (tr *tracing) wait(pid int) (*task, string) {
 	return p, stop
 }
 
-// name returns a name for what happened to p, and looks at its registers.
+// name returns a name for the stop or exit of p, and records its registers.
 func (tr *tracing) name(p *task, ws unix.WaitStatus) string {
 	tr.t.Helper()
 	switch {
@@ -354,7 +352,7 @@ func (tr *tracing) name(p *task, ws unix.WaitStatus) string {
 	}
 }
 
-// syscallStop returns a name for a stop at the entry or the exit of a call.
+// syscallStop returns a name for an entry stop or an exit stop.
 func (tr *tracing) syscallStop(p *task, call string) string {
 	tr.t.Helper()
 	result := tr.peek(p.pid, regResult)
@@ -376,7 +374,7 @@ func (tr *tracing) syscallStop(p *task, call string) string {
 	return call + "<"
 }
 
-// eventStop returns the name of an event that has a child's ID for a message.
+// eventStop returns the name of an event whose message is a child's ID.
 func (tr *tracing) eventStop(p *task, call, event string) string {
 	tr.t.Helper()
 	p.inCall = true
@@ -419,7 +417,7 @@ func (tr *tracing) callName(p *task, number uintptr) string {
 	return fmt.Sprintf("%#x", number)
 }
 
-// Requests by which a task is resumed.
+// Requests that resume a task.
 const (
 	cont   = unix.PTRACE_CONT
 	step   = unix.PTRACE_SYSCALL
@@ -437,7 +435,7 @@ func requestName(request int) string {
 	return strings.TrimPrefix(kit.RequestName(request), "PTRACE_")
 }
 
-// resume lets a task go on.
+// resume resumes a task.
 func (tr *tracing) resume(p *task, request int) {
 	tr.t.Helper()
 	switch request {
@@ -454,7 +452,7 @@ func (tr *tracing) resume(p *task, request int) {
 	tr.ptrace(request, p.pid, 0, 0)
 }
 
-// finish lets all go on until the end. At each stop, how says by which request.
+// finish resumes all tasks until they exit. The function how chooses the request for each stop.
 func (tr *tracing) finish(how func(p *task, stop string) int) {
 	tr.t.Helper()
 	for !tr.tracee.ended || tr.attached && tr.child == nil || tr.child != nil && !tr.child.ended && !tr.child.detached {
@@ -464,8 +462,8 @@ func (tr *tracing) finish(how func(p *task, stop string) int) {
 	}
 }
 
-// check reports an error if the stops or the results are not as expected: the names
-// of the stops, with a space between. A child that is not traced has none.
+// check reports an error unless the stops and results are as expected. Names of stops are
+// separated by spaces. A child that is not traced has none.
 func (tr *tracing) check(tracee, child string) {
 	tr.t.Helper()
 	got, gotChild := strings.TrimSpace(tr.tracee.stops), ""
@@ -480,8 +478,8 @@ func (tr *tracing) check(tracee, child string) {
 	}
 }
 
-// checkChild reports an error if the call has not made a child that ran, or gave
-// another ID than the tracer saw.
+// checkChild reports an error unless the call created a child that ran, and returned the ID that
+// the tracer saw.
 func (tr *tracing) checkChild() {
 	tr.t.Helper()
 	if e := tr.op.Errno(); e != 0 || *tr.ran != 1 || *tr.after != 1 {
@@ -495,8 +493,8 @@ func (tr *tracing) checkChild() {
 	}
 }
 
-// asTracer runs f as a subtest that may be a tracer: on one thread, which ends if the
-// test fails, and with it all tracees.
+// asTracer runs f as a subtest on a thread of its own, which can be a tracer. If the test fails,
+// the thread exits, which ends all tracees.
 func asTracer(t *testing.T, name string, f func(t *testing.T)) {
 	t.Run(name, func(t *testing.T) {
 		runtime.LockOSThread()

@@ -14,8 +14,9 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// check looks for what keeps a sandbox from starting on many machines, and says what to do
-// about it. runsc would report that a system call failed, or that a process exited.
+// check finds the common reasons why a sandbox cannot start on a machine, and returns an error
+// with the way out. runsc itself would only report that a system call failed, or that a
+// process exited.
 func (c *commandLine) check() error {
 	if !c.checked {
 		return nil
@@ -37,7 +38,7 @@ func checkPlatform(name, device string) error {
 	if name != "kvm" {
 		return nil
 	}
-	const instead = "the kvm platform needs a /dev/kvm that this user may read and write, and that makes virtual machines; --platform=systrap does without"
+	const instead = "the kvm platform needs a /dev/kvm that this user may read and write, and that creates virtual machines; --platform=systrap needs none"
 	f, err := p.OpenDevice(device)
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, instead)
@@ -51,8 +52,9 @@ func checkPlatform(name, device string) error {
 	return unix.Close(vm)
 }
 
-// checkNamespaces creates a process in namespaces such as a sandbox has. The process shares
-// memory with this one, and only exits: a copy would take most of the time.
+// checkNamespaces checks that this process may create the namespaces of a sandbox. It creates
+// a child in such namespaces, which only exits. The child shares memory with this process,
+// because copying the memory would take most of the time.
 func checkNamespaces(rootless bool) error {
 	flags := uintptr(unix.CLONE_VM | unix.CLONE_NEWIPC | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS)
 	if rootless {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cli is the command line of runsc-ext: runsc's own, with what the
-// extension adds to it before runsc takes over.
+// Package cli is the command line of runsc-ext. It prepares the extension, and then calls
+// the main function of runsc.
 package cli
 
 import (
@@ -21,7 +21,8 @@ import (
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
-// sidecarDirEnv names the folder that runsc looks in for gVisor's other programs.
+// sidecarDirEnv is the environment variable that names the directory of gVisor's sidecar
+// binaries.
 const sidecarDirEnv = "GVISOR_SIDECAR_BINARIES_DIR"
 
 // Main runs runsc-ext and does not return.
@@ -30,7 +31,7 @@ func Main() {
 		probe.Guest()
 		return
 	}
-	// Until runsc has set its logs up, an error is for standard error alone.
+	// Until runsc has opened its logs, errors go only to standard error.
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: io.Discard}})
 	gvisor, err := setVersion()
 	if err != nil {
@@ -39,7 +40,7 @@ func Main() {
 	cl := parse(os.Args[1:])
 	if cl.starts {
 		if err := bootOwnSentry(); err != nil {
-			util.Fatalf("making runsc boot the extended sentry: %v", err)
+			util.Fatalf("selecting this binary as the sentry: %v", err)
 		}
 	}
 	set, err := resolveLevel(cl)
@@ -49,7 +50,7 @@ func Main() {
 	if err == nil && set.level >= clone4.LevelOn {
 		err = cl.checkProfile()
 	}
-	// Commands that start no sandbox go on working: what is broken may be in their way.
+	// Commands that start no sandbox ignore the error: an operator needs them to clean up.
 	if err != nil && (cl.starts || cl.isSentry()) {
 		util.ErrorLogger = cl.errorLog()
 		util.Fatalf("%v", err)
@@ -61,13 +62,12 @@ func Main() {
 	maincli.Main()
 }
 
-// bootOwnSentry makes this binary the one that runsc boots as a sentry. An
-// official install of runsc has a stock sentry in gvisor-bin/ beside the binary,
-// the environment can name another such folder, and runsc prefers either to
-// itself: clone4 would silently be gone.
+// bootOwnSentry makes runsc boot this binary as the sentry. An official install of runsc has
+// a stock sentry in gvisor-bin/ beside the binary, and the environment can name another
+// directory with one. runsc prefers either to itself, and clone4 would silently be gone.
 func bootOwnSentry() error {
-	// A relative folder makes a relative path, which may have no slash in it:
-	// then exec.Command would look for it in PATH.
+	// In a relative directory the path of this binary could have no slash, and
+	// exec.Command would look for the binary in PATH.
 	if dir := os.Getenv(sidecarDirEnv); dir != "" {
 		abs, err := filepath.Abs(dir)
 		if err != nil {
@@ -79,10 +79,11 @@ func bootOwnSentry() error {
 	}
 	dir, err := gvisorbinaries.Dir()
 	if err != nil {
-		return nil // Without a folder there is no other sentry either.
+		return nil // Without the directory there is no other sentry.
 	}
-	// What runsc executes by itself, also as a user who cannot come to the
-	// binary. To a prewarmer, this would be the prewarmer.
+	// ExePath is /proc/self/exe, as in runsc: it works even for a user who cannot
+	// reach the binary. A prewarmer needs the real path, because its own
+	// /proc/self/exe is the prewarmer.
 	exe := specutils.ExePath
 	if _, err := gvisorbinaries.GvisorSentryPrewarmer.Path(); err == nil {
 		if exe, err = os.Executable(); err != nil {

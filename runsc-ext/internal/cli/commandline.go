@@ -17,24 +17,24 @@ import (
 	"gvisor.dev/gvisor/runsc/flag"
 )
 
-// bootCommand is the subcommand that is a sentry.
+// bootCommand is the subcommand of a process that becomes a sentry.
 const bootCommand = "boot"
 
-// subcommand is what this package has to know of a subcommand.
+// subcommand is what this package knows about a subcommand.
 type subcommand struct {
 	// starts is set if the subcommand may start a sandbox.
 	starts bool
 
-	// checked is set if a check at start looks for what would keep the sandbox from
-	// starting. Subcommands that start theirs by another one leave the check to that.
+	// checked is set if check runs for the subcommand. A subcommand that starts its
+	// sandbox by executing another subcommand leaves the check to that one.
 	checked bool
 
-	// flags defines the flags of a subcommand that has the OCI spec of a sandbox or a
-	// container: in a bundle, or as a file descriptor. It is nil for the others.
+	// flags defines the flags of a subcommand that gets an OCI spec, in a bundle or as a
+	// file descriptor. It is nil for other subcommands.
 	flags func(*flag.FlagSet)
 }
 
-// subcommandTable has the subcommands that have to do with starting a sandbox.
+// subcommandTable has the subcommands that take part in starting a sandbox.
 var subcommandTable = map[string]subcommand{
 	bootCommand:   {flags: new(sentrycmd.Boot).SetFlags},
 	"bwrap":       {starts: true},
@@ -47,22 +47,22 @@ var subcommandTable = map[string]subcommand{
 }
 
 // commandLine is a command line of runsc-ext, as far as it could be parsed. runsc reports
-// what is wrong with it.
+// errors in it later.
 type commandLine struct {
-	// name is the name of the subcommand; empty if there is none.
+	// name is the name of the subcommand, or empty.
 	name string
 
-	// subcommand is the entry of the table; zero if there is none.
+	// subcommand is the subcommand's entry in the table, or zero.
 	subcommand
 
 	// global are runsc's global flags.
 	global *flag.FlagSet
 
-	// sub are the flags of a subcommand that has an OCI spec, else nil.
+	// sub are the flags of a subcommand that gets an OCI spec, else nil.
 	sub *flag.FlagSet
 }
 
-// parse parses a command line in the way that runsc does later.
+// parse parses a command line as runsc does later.
 func parse(args []string) *commandLine {
 	c := &commandLine{global: newFlagSet()}
 	config.RegisterFlags(c.global)
@@ -90,7 +90,7 @@ func parse(args []string) *commandLine {
 	return c
 }
 
-// newFlagSet returns a flag set that keeps its errors to itself.
+// newFlagSet returns a flag set that prints no errors.
 func newFlagSet() *flag.FlagSet {
 	fs := flag.NewFlagSet("", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -105,8 +105,8 @@ func (c *commandLine) flag(name string) string {
 // isSentry returns whether this process becomes a sentry.
 func (c *commandLine) isSentry() bool { return c.name == bootCommand }
 
-// sentryIsNobody returns whether runsc starts the sentry as the user nobody: as root,
-// unless the sentry uses the machine's files or network itself.
+// sentryIsNobody returns whether runsc starts the sentry as the user nobody. With root, it does
+// so unless the sentry uses the machine's files or network itself.
 func (c *commandLine) sentryIsNobody() bool {
 	return os.Geteuid() == 0 &&
 		c.flag("directfs") == "false" &&
@@ -126,7 +126,8 @@ func (c *commandLine) spec() []byte {
 		}
 		return spec
 	}
-	// runsc reads the file later, at its offset. An os.File would close it.
+	// runsc reads the file later, from its offset, so the offset must stay. An os.File
+	// would close the file.
 	fd, err := strconv.Atoi(c.sub.Lookup("spec-fd").Value.String())
 	if err != nil || fd < 0 {
 		return nil
@@ -153,7 +154,7 @@ func (fd preader) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// errorLog returns the log in which engines look for a reason, or nil if there is none.
+// errorLog returns the log in which engines look for an error, or nil without -log.
 func (c *commandLine) errorLog() io.Writer {
 	name := c.flag("log")
 	if name == "" {

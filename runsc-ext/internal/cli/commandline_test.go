@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// TestParse checks that a command line is read in the way that runsc reads it. A sandbox
-// that starts unrecognized would have another sentry, or no check of its level.
+// TestParse checks that parse finds the subcommand and the spec that runsc will find. parse
+// must recognize every sandbox that starts, or the sandbox gets another sentry, or no check of
+// its level.
 func TestParse(t *testing.T) {
 	bundle, empty := t.TempDir(), t.TempDir()
 	const config = `{"annotations": {}}`
@@ -61,8 +62,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestParseBoot checks that the sentry's spec, a file descriptor that runsc reads later, is
-// open then, and at the offset where it was.
+// TestParseBoot checks that reading the sentry's spec leaves its file descriptor open and at
+// the same offset, because runsc reads the spec later.
 func TestParseBoot(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "config.json"))
 	must(t, err)
@@ -76,7 +77,7 @@ func TestParseBoot(t *testing.T) {
 
 	c := parse([]string{"--platform=systrap", "boot", "--bundle=/nowhere", fmt.Sprintf("--spec-fd=%d", f.Fd()), "id"})
 	if !c.isSentry() || c.starts {
-		t.Errorf("got command %q, starts a sandbox: %t, want the one that is a sandbox", c.name, c.starts)
+		t.Errorf("got command %q, starts a sandbox: %t, want boot, which starts none", c.name, c.starts)
 	}
 	if got := string(c.spec()); got != spec {
 		t.Errorf("the spec is %d bytes, want %d", len(got), len(spec))

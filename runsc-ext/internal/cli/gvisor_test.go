@@ -16,13 +16,13 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// The tests named TestGVisor* are of gVisor, not of this package: each checks something that
-// this package takes for granted and that gVisor does not promise. See docs/upgrading.md for
-// what to do when one fails.
+// The tests named TestGVisor* test gVisor, not this package. Each checks something that this
+// package relies on and that gVisor does not promise. See docs/upgrading.md for what to do if
+// one fails.
 
-// TestGVisorCommands checks that every subcommand of runsc is known here, as one that starts a
-// sandbox or as one that does not. One that starts a sandbox and is not in subcommandTable
-// boots a stock sentry where there is one, and takes the operator's level for granted.
+// TestGVisorCommands checks that subcommandTable and this test know every subcommand of runsc.
+// A subcommand that starts a sandbox and is missing in subcommandTable would boot a stock
+// sentry where there is one, and would skip the check of the level.
 func TestGVisorCommands(t *testing.T) {
 	others := strings.Fields(`
 		boot checkpoint cpu-features debug delete events exec export-metrics features flags fscheckpoint
@@ -40,7 +40,7 @@ func TestGVisorCommands(t *testing.T) {
 	for i, name := range commands {
 		switch starts := subcommandTable[name].starts; {
 		case slices.Contains(commands[:i], name):
-			t.Errorf("there are two commands %q", name)
+			t.Errorf("runsc has two commands %q", name)
 		case starts && slices.Contains(others, name):
 			t.Errorf("subcommandTable says that command %q starts a sandbox, this test does not", name)
 		case !starts && !slices.Contains(others, name):
@@ -52,14 +52,14 @@ func TestGVisorCommands(t *testing.T) {
 	}
 	for _, name := range others {
 		if !slices.Contains(commands, name) {
-			t.Errorf("there is no command %q any more", name)
+			t.Errorf("runsc has no command %q any more", name)
 		}
 	}
 }
 
-// TestGVisorBwrap checks that a sandbox of bwrap has the extended sentry. Under that name, runsc
-// is its subcommand bwrap, which parse does not see; it executes the binary again, with a
-// subcommand that parse does see.
+// TestGVisorBwrap checks that a sandbox of bwrap has the extended sentry. Under the file name
+// bwrap, runsc runs its subcommand bwrap, which parse does not see. That subcommand executes
+// the binary again with a subcommand that parse sees.
 func TestGVisorBwrap(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("without root, bwrap needs more of the machine than a sandbox does")
@@ -75,8 +75,8 @@ func TestGVisorBwrap(t *testing.T) {
 	sandbox.Run(t, bwrap, "--ro-bind", "/", "/", "echo", "in the sandbox").Check(t, 0, "in the sandbox\n")
 }
 
-// TestGVisorGlobalFlags checks that parse knows every global flag of runsc. After one that it
-// does not know, it would not find the subcommand.
+// TestGVisorGlobalFlags checks that parse knows every global flag of runsc. An unknown flag
+// would keep parse from finding the subcommand.
 func TestGVisorGlobalFlags(t *testing.T) {
 	c := parse(nil)
 	flags := regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(runscExt(t, "flags"), -1)
@@ -95,8 +95,8 @@ func TestGVisorGlobalFlags(t *testing.T) {
 	}
 }
 
-// TestGVisorSentryIsNobody checks that the flags by which runsc decides whether the sentry
-// becomes nobody have the names and values that sentryIsNobody looks for.
+// TestGVisorSentryIsNobody checks that sentryIsNobody knows the names and values of the flags
+// by which runsc decides whether the sentry runs as nobody.
 func TestGVisorSentryIsNobody(t *testing.T) {
 	root := os.Geteuid() == 0
 	for _, tc := range []struct {
@@ -120,8 +120,8 @@ func TestGVisorSentryIsNobody(t *testing.T) {
 	}
 }
 
-// TestGVisorSidecars checks that bootOwnSentry knows every program that gVisor may boot as a
-// sentry, and the one that executes it.
+// TestGVisorSidecars checks that gVisor has no sidecar binary that bootOwnSentry does not know.
+// A new one may be a sentry, or execute one.
 func TestGVisorSidecars(t *testing.T) {
 	known := []string{"runsc-metric-server", "checkpointgofer", "gvisor_sentry", "gvisor-sentry-prewarmer"}
 	var names []string
@@ -131,15 +131,14 @@ func TestGVisorSidecars(t *testing.T) {
 	slices.Sort(known)
 	slices.Sort(names)
 	if !slices.Equal(names, known) {
-		t.Errorf("gVisor's other programs are %q, want %q: is a new one a sentry?", names, known)
+		t.Errorf("gVisor's sidecar binaries are %q, want %q: is a new one a sentry?", names, known)
 	}
 	if !slices.Contains(gvisorbinaries.All, &gvisorbinaries.GvisorSentry) {
-		t.Error("the sentry among gVisor's other programs is not the variable that bootOwnSentry sets")
+		t.Error("the sentry among gVisor's sidecar binaries is not the variable that bootOwnSentry sets")
 	}
 }
 
-// TestGVisorHasKVM checks that platforms are registered before Main, which replaces the one
-// for KVM.
+// TestGVisorHasKVM checks that gVisor registers the KVM platform before Main, which wraps it.
 func TestGVisorHasKVM(t *testing.T) {
 	if _, err := platform.Lookup("kvm"); err != nil {
 		t.Error(err)

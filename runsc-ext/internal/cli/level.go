@@ -18,27 +18,27 @@ import (
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
-// LevelAnnotation is the OCI annotation by which a sandbox asks for a level of clone4 no
-// higher than the operator's. Engines that are configured for gVisor pass on annotations of
-// its name space.
+// LevelAnnotation is the OCI annotation by which a sandbox asks for a level of clone4. The
+// level cannot exceed the operator's. The name begins with dev.gvisor, because engines that are
+// configured for gVisor pass such annotations on.
 const LevelAnnotation = "dev.gvisor.ext.clone4"
 
-// The operator's level is in two files: one beside the binary, with the binary's name and
-// LevelFileSuffix, and one with the same name in LevelDir. There is no flag: a sentry gets
-// none that runsc does not know, an empty environment, and no inherited file. It can see
-// its binary's name.
+// The operator's level is in two files with the binary's name and LevelFileSuffix: one beside
+// the binary, and one in LevelDir. A flag would not reach the sentry: runsc passes on only its
+// own flags, an empty environment and its own files. The sentry can see the name of its
+// binary.
 const (
 	LevelFileSuffix = ".clone4"
 	LevelDir        = "/etc/runsc-ext"
 )
 
-// levelEnv tells the operator's level to a sentry that executes itself again in a root
-// directory without the files. Only the sentry sets it: runsc starts a sentry with an
-// empty environment.
+// levelEnv passes the operator's level on to a sentry that executes itself again in a root
+// directory without the files. Only the sentry sets levelEnv, because runsc starts a sentry
+// with an empty environment.
 const levelEnv = "RUNSC_EXT_CLONE4"
 
-// maxLevelSize is how much of a file or annotation is looked at: more than any level, and
-// little enough for a message.
+// maxLevelSize is how many bytes of a file or annotation are read and reported. No level is
+// longer.
 const maxLevelSize = 64
 
 // setting is a level of clone4, and what set it: "default", the name of a file, or an
@@ -51,8 +51,8 @@ type setting struct {
 // resolveLevel returns the level of clone4 for this process: the sandbox's if the process
 // becomes a sentry, else the operator's.
 //
-// A command that starts a sentry makes every check that the sentry will make, as nobody
-// reads what a sentry writes before it has a log.
+// A command that starts a sentry makes every check that the sentry will make, because nobody
+// sees an error of a sentry that has no log yet.
 func resolveLevel(c *commandLine) (setting, error) {
 	operator, err := operatorLevel(c)
 	if err != nil {
@@ -69,7 +69,7 @@ func resolveLevel(c *commandLine) (setting, error) {
 	return operator, nil
 }
 
-// operatorLevel returns the level of all sandboxes that do not ask for a lower one.
+// operatorLevel returns the level of sandboxes that ask for no lower one.
 func operatorLevel(c *commandLine) (setting, error) {
 	if value, ok := os.LookupEnv(levelEnv); ok && c.isSentry() {
 		level, err := clone4.ParseLevel(value)
@@ -82,7 +82,7 @@ func operatorLevel(c *commandLine) (setting, error) {
 	if c.starts && c.sentryIsNobody() {
 		for _, name := range files {
 			if err := visibleToAll(name); err != nil {
-				return setting{}, fmt.Errorf("the sentry runs as nobody and cannot see the level of clone4: %w", err)
+				return setting{}, fmt.Errorf("the sentry runs as nobody and cannot read the level of clone4: %w", err)
 			}
 		}
 	}
@@ -105,8 +105,7 @@ func levelFiles() ([]string, error) {
 	}, nil
 }
 
-// lowestLevel returns the lowest level of the files that there are, or the default if there
-// is none.
+// lowestLevel returns the lowest level in the files that exist, or the default if none exists.
 func lowestLevel(files []string) (setting, error) {
 	lowest := setting{clone4.LevelOn, "default"}
 	found := false
@@ -122,10 +121,10 @@ func lowestLevel(files []string) (setting, error) {
 	return lowest, nil
 }
 
-// readLevel reads a level from a file. It returns false if there is no file.
+// readLevel reads a level from a file. It returns false if the file does not exist.
 func readLevel(name string) (clone4.Level, bool, error) {
 	contents, err := readLevelFile(name)
-	// A file is empty while somebody writes it in place.
+	// A file that somebody writes in place is empty for a moment.
 	for range 20 {
 		if err != nil || len(contents) != 0 || contents == nil {
 			break
@@ -136,18 +135,18 @@ func readLevel(name string) (clone4.Level, bool, error) {
 	if err != nil || contents == nil {
 		return 0, false, err
 	}
-	// Editors of other systems write a byte-order mark and CRLF.
+	// Editors on other systems write a byte-order mark and CRLF.
 	level, err := parseLevel(strings.TrimSpace(strings.TrimPrefix(string(contents), "\ufeff")))
 	return level, true, err
 }
 
-// readLevelFile returns the start of a file, or nil if there is no file.
+// readLevelFile returns the start of a file, or nil if the file does not exist.
 func readLevelFile(name string) ([]byte, error) {
-	// O_NONBLOCK: a FIFO would block.
+	// O_NONBLOCK keeps the open of a FIFO from waiting.
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(name); err == nil {
-			return nil, errors.New("a symbolic link to nowhere: remove it, or write off, on or fd into the file that it names")
+			return nil, errors.New("a symbolic link to nowhere: remove it, or write off, on or fd into its target")
 		}
 		return nil, nil
 	}
@@ -161,7 +160,7 @@ func readLevelFile(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxLevelSize+1))
 }
 
-// parseLevel is clone4.ParseLevel with an error of a bounded size.
+// parseLevel is clone4.ParseLevel with a bounded error message.
 func parseLevel(s string) (clone4.Level, error) {
 	if len(s) > maxLevelSize {
 		s = s[:maxLevelSize] + "..."
@@ -169,8 +168,8 @@ func parseLevel(s string) (clone4.Level, error) {
 	return clone4.ParseLevel(s)
 }
 
-// visibleToAll returns an error if some user cannot see whether a file is there, or cannot
-// read it.
+// visibleToAll returns an error if a file is unreadable for some user, or in a directory where
+// some user cannot see whether the file exists.
 func visibleToAll(name string) error {
 	names := []string{name}
 	if target, err := filepath.EvalSymlinks(name); err == nil && target != name {
@@ -181,7 +180,7 @@ func visibleToAll(name string) error {
 			return fmt.Errorf("%s is not readable for all: chmod o+r %[1]s", name)
 		}
 		for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
-			// A directory that is not there hides nothing.
+			// A missing directory hides nothing.
 			if fi, err := os.Stat(dir); err == nil && fi.Mode()&0o1 == 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("%s is not open to all: chmod o+x %[1]s", dir)
 			}
@@ -193,12 +192,12 @@ func visibleToAll(name string) error {
 	return nil
 }
 
-// sandboxLevel returns the level of the sandbox with the given OCI spec. To ask for more
-// than the operator's level is an error, as for gVisor's own annotations.
+// sandboxLevel returns the level of the sandbox with the given OCI spec. A level above the
+// operator's is an error, as it is for gVisor's own annotations.
 func sandboxLevel(spec []byte, operator setting) (setting, error) {
 	var s struct{ Annotations map[string]string }
 	if json.Unmarshal(spec, &s) != nil {
-		return operator, nil // runsc reports what is wrong with the spec.
+		return operator, nil // runsc reports the error in the spec.
 	}
 	value, ok := s.Annotations[LevelAnnotation]
 	if !ok {
@@ -209,7 +208,7 @@ func sandboxLevel(spec []byte, operator setting) (setting, error) {
 		return setting{}, fmt.Errorf("annotation %s: %w", LevelAnnotation, err)
 	}
 	if level > operator.level {
-		return setting{}, fmt.Errorf("annotation %s=%q: an annotation can lower the level of clone4, not raise it, and the operator's is %q (%s): ask for %[3]q or less, or raise the level in the operator's files, *%[5]s", LevelAnnotation, value, operator.level, operator.source, LevelFileSuffix)
+		return setting{}, fmt.Errorf("annotation %s=%q: an annotation can lower the operator's level of clone4, not raise it, and that level is %q (%s): ask for %[3]q or less, or raise the level in the operator's files, *%[5]s", LevelAnnotation, value, operator.level, operator.source, LevelFileSuffix)
 	}
 	return setting{level, "annotation " + LevelAnnotation}, nil
 }

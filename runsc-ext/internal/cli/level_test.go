@@ -19,8 +19,8 @@ const (
 	fd  = clone4.LevelFD
 )
 
-// TestSandboxLevel checks that the annotation lowers the operator's level and never raises
-// it, and that a value that is no level is an error, not a level.
+// TestSandboxLevel checks that the annotation can lower the operator's level and never raise
+// it, and that an unknown level is an error.
 func TestSandboxLevel(t *testing.T) {
 	unknown := func(value string) []string { return []string{LevelAnnotation, value, "off, on, fd"} }
 	for _, tc := range []struct {
@@ -51,7 +51,7 @@ func TestSandboxLevel(t *testing.T) {
 		{name: "CRLF", spec: `{"annotations": {"dev.gvisor.ext.clone4": "off\r\n"}}`, operator: on, err: unknown(`"off\r\n"`)},
 		{name: "byte-order mark", spec: `{"annotations": {"dev.gvisor.ext.clone4": "\ufeffoff"}}`, operator: on, err: unknown(`"\ufeffoff"`)},
 		{name: "1 MB", spec: `{"annotations": {"dev.gvisor.ext.clone4": "` + strings.Repeat("off", 1<<20/3) + `"}}`, operator: on, err: unknown(`offoff`)},
-		// runsc reads these in the same way, or reports what is wrong with them.
+		// runsc reads these specs in the same way, or reports their errors.
 		{name: "key in other case", spec: `{"Annotations": {"dev.gvisor.ext.clone4": "off"}}`, operator: on, want: off},
 		{name: "annotations twice", spec: `{"annotations": {"dev.gvisor.ext.clone4": "off"}, "annotations": {"a": "b"}}`, operator: on, want: off},
 		{name: "no JSON", spec: `annotations: {}`, operator: on, want: on},
@@ -67,7 +67,7 @@ func TestSandboxLevel(t *testing.T) {
 	}
 }
 
-// levelInputs are what people leave in the place of a level file.
+// levelInputs are what people may put in the place of a level file.
 var levelInputs = []struct {
 	name  string
 	write func(t *testing.T, name string)
@@ -109,8 +109,8 @@ var levelInputs = []struct {
 	}, err: []string{"permission denied", "make the file readable"}},
 }
 
-// TestLevelFile checks what is made of a level file: alone, and beside a file with another
-// level, which must not hide that the first one is wrong. The lower level counts.
+// TestLevelFile checks the level or the error of a level file, alone and beside a second file.
+// The lower level counts. A valid second file does not hide an error in the first.
 func TestLevelFile(t *testing.T) {
 	for _, tc := range levelInputs {
 		t.Run(tc.name, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestLevelFile(t *testing.T) {
 				if set.source != source {
 					t.Errorf("beside %v: the source is %q, want %q", level, set.source, source)
 				}
-				// In the other order, too.
+				// The order of the files does not matter.
 				set, err = lowestLevel([]string{other, name})
 				checkLevel(t, set.level, err, want, wantErr)
 			}
@@ -158,8 +158,8 @@ func TestLevelFile(t *testing.T) {
 	}
 }
 
-// TestVisibleToAll checks that a file that a sentry that is nobody could not see is found
-// before the sentry starts, and that a missing directory is no obstacle.
+// TestVisibleToAll checks that visibleToAll refuses a file that a sentry without root could not
+// read, and accepts a missing file or directory.
 func TestVisibleToAll(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

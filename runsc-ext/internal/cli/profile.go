@@ -9,9 +9,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Names of one system call number in OCI seccomp profiles. Released kernels have
-// userfaultfd at the number that clone4 has in the patch. The sentry finds the number by
-// either name; see syscalls.Options.
+// The two names of clone4's number in OCI seccomp profiles. Released kernels have
+// userfaultfd(2) at that number. The sentry finds the number by either name; see
+// syscalls.Options.
 const (
 	callName    = "clone4"
 	earlierName = "userfaultfd"
@@ -28,14 +28,14 @@ func (c *commandLine) checkProfile() error {
 		Linux struct{ Seccomp *specs.LinuxSeccomp }
 	}
 	if json.Unmarshal(spec, &s) != nil {
-		return nil // runsc reports what is wrong with the spec.
+		return nil // runsc reports the error in the spec.
 	}
 	return checkNames(s.Linux.Seccomp)
 }
 
 // checkNames returns an error if a seccomp profile allows one name of clone4's number and
-// refuses the other. The filter that gVisor makes of a profile takes the first rule for a
-// number, so the order of rules would decide.
+// refuses the other. In the filter that gVisor makes of a profile, the first rule for a number
+// counts, so the order of the rules would decide.
 func checkNames(profile *specs.LinuxSeccomp) error {
 	if profile == nil {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// TestCheckNames checks that a profile must not treat the two names of one number
-// differently, in whatever order its rules are.
+// TestCheckNames checks that a profile must treat the two names of one number alike, whatever
+// the order of its rules.
 func TestCheckNames(t *testing.T) {
 	rule := func(action specs.LinuxSeccompAction, names ...string) specs.LinuxSyscall {
 		return specs.LinuxSyscall{Names: names, Action: action}

@@ -15,11 +15,11 @@ const Version = "0.2.0"
 
 const gvisorModule = "gvisor.dev/gvisor"
 
-// setVersion makes runsc say our version wherever it says its own, which a build
-// without linker flags leaves unset: --version, logs, and the check that a
-// checkpoint is restored by the version that made it.
+// setVersion makes runsc use the version of runsc-ext as its own: in --version, in logs, and
+// in the check that only the version that made a checkpoint restores it. A build without
+// linker flags leaves runsc's version unset.
 //
-// It returns the version of gVisor.
+// setVersion returns the version of gVisor.
 func setVersion() (gvisor string, err error) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -31,7 +31,7 @@ func setVersion() (gvisor string, err error) {
 		}
 		runscVersion = fmt.Sprintf("runsc-ext %s (gVisor %s)", Version, dep.Version)
 		if got := version.Version(); got != runscVersion {
-			return "", fmt.Errorf("runsc says its version is %q, not %q: this gVisor keeps it elsewhere than in runsc/version.version", got, runscVersion)
+			return "", fmt.Errorf("runsc reports the version %q instead of %q: this gVisor does not take its version from runsc/version.version", got, runscVersion)
 		}
 		return dep.Version, nil
 	}

@@ -14,32 +14,31 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// GuestCommand is the only argument of runsc-ext when it is the guest of a probe, in the
-// sandbox.
+// GuestCommand is the only argument of runsc-ext as the guest of a probe.
 const GuestCommand = "probe-guest"
 
 // childStatus is the exit status of the child that the guest creates.
 const childStatus = 42
 
-// outcome is what the guest saw of one way to call clone4.
+// outcome is the outcome of calling clone4 through one ABI.
 type outcome struct {
-	// PID is what the call returned; 0 if it failed.
+	// PID is the child's ID, or 0 if the call failed.
 	PID uintptr `json:"pid,omitempty"`
 
-	// Errno is why the call failed; 0 if it did not.
+	// Errno is the error of the call, or 0.
 	Errno syscall.Errno `json:"errno,omitempty"`
 
-	// Ran is set if the child did something that the guest could see.
+	// Ran is set if the child stored a value in shared memory.
 	Ran bool `json:"ran"`
 
-	// Reaped is set if waiting for the child gave its exit status.
+	// Reaped is set if a wait for the child returned its exit status.
 	Reaped bool `json:"reaped"`
 
-	// FD is set if a child's exit status was read from a descriptor, and nobody had
-	// to wait for the child: CLONE_FD and CLONE_AUTOREAP.
+	// FD is set if CLONE_FD and CLONE_AUTOREAP work: the exit status of a child was
+	// read from its descriptor, and no wait call found the child.
 	FD bool `json:"fd"`
 
-	// Signal killed the process that made the call; 0 if the process lived.
+	// Signal is the signal that killed the process that made the call, or 0.
 	Signal syscall.Signal `json:"signal,omitempty"`
 }
 
@@ -71,9 +70,9 @@ func try(abi abi) outcome {
 		rawclone.Op{Trap: rawclone.TrapStore, Args: [6]uintptr{rawclone.Addr(ran), 1}},
 		rawclone.Op{Trap: unix.SYS_EXIT_GROUP, Args: [6]uintptr{childStatus}},
 	)
-	// Only an exit signal, and a struct of size 0: what fork(2) is.
+	// An exit signal and a struct of size 0 make a call like fork(2).
 	clone4 := rawclone.Op{Trap: abi.number, Entry: abi.entry, Args: [6]uintptr{0, uintptr(unix.SIGCHLD)}, Child: child}
-	// And what only LevelFD has.
+	// A second call uses the flags of LevelFD.
 	fd, info, args := p.Word(), words(p, extlinux.SizeOfClonefdInfo), words(p, extlinux.SizeOfClone4FDArgs)
 	size := uintptr(extlinux.SizeOfClone4FDArgs)
 	if abi.compat {
@@ -122,7 +121,7 @@ func try(abi abi) outcome {
 	return o
 }
 
-// words returns the first of words that follow each other, for size bytes.
+// words returns the first of consecutive words with room for size bytes.
 func words(p *rawclone.Program, size int) *uintptr {
 	first := p.Word()
 	for i := 8; i < size; i += 8 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package probe is the subcommand that boots a sandbox and says which ways to
-// call clone4 work in it.
+// Package probe is the subcommand that boots a sandbox and reports through which ABIs clone4
+// works in it.
 package probe
 
 import (
@@ -31,7 +31,7 @@ import (
 	"runsc-ext/sentry/syscalls/clone4"
 )
 
-// abi is a way to call clone4.
+// abi is an ABI through which a program can call clone4.
 type abi struct {
 	name        string
 	instruction string
@@ -40,17 +40,17 @@ type abi struct {
 	compat      bool    // the words of the args struct have 32 bits
 }
 
-// defaultTimeout suits emulated machines, where a sandbox takes most of a minute to boot.
+// defaultTimeout suits emulated machines, where a sandbox takes almost a minute to boot.
 const defaultTimeout = 3 * time.Minute
 
 // Probe implements subcommands.Command for the "probe" command.
 type Probe struct {
-	// Level is the level of clone4 that sandboxes have, and Source is what set it:
+	// Level is the level of clone4 in sandboxes, and Source is what sets the level:
 	// "default", or the name of a file.
 	Level  clone4.Level
 	Source string
 
-	// Version is the version of runsc-ext, GVisor is that of gVisor.
+	// Version is the version of runsc-ext, GVisor the version of gVisor.
 	Version, GVisor string
 
 	format  string
@@ -64,16 +64,16 @@ func (*Probe) Name() string {
 
 // Synopsis implements subcommands.Command.Synopsis.
 func (*Probe) Synopsis() string {
-	return "boot a sandbox and report which ways to call clone4 work in it"
+	return "boot a sandbox and report through which ABIs clone4 works in it"
 }
 
 // Usage implements subcommands.Command.Usage.
 func (*Probe) Usage() string {
 	return `probe [flags] - boots a sandbox with the global flags given, calls clone4 in it through
-every ABI that the architecture has, and reports what became of each call.
+every ABI of the architecture, and reports each result.
 
-The exit status is 0 if all of them work, 1 if some do not (as where clone4 is switched
-off), 128 if there is no sandbox, or none that answers within the time limit.
+The exit status is 0 if every ABI works, and 1 if one does not, for example because clone4 is
+switched off. It is 128 if no sandbox starts, or if the sandbox exceeds the time limit.
 
 `
 }
@@ -99,7 +99,7 @@ func (p *Probe) Execute(_ context.Context, f *flag.FlagSet, args ...any) subcomm
 		return util.Errorf("unknown format %q: the formats are text, json", p.format)
 	}
 	if p.timeout <= 0 {
-		return util.Errorf("-timeout=%v: the time limit has to be above 0, as -timeout=%v", p.timeout, defaultTimeout)
+		return util.Errorf("-timeout=%v: the time limit must be above 0, for example -timeout=%v", p.timeout, defaultTimeout)
 	}
 	conf := args[0].(*config.Config)
 	ws := args[1].(*unix.WaitStatus)
@@ -118,16 +118,17 @@ func (p *Probe) Execute(_ context.Context, f *flag.FlagSet, args ...any) subcomm
 	return subcommands.ExitSuccess
 }
 
-// bootAndTry runs Guest in a sandbox of its own. Nothing of the sandbox is left.
+// bootAndTry runs Guest in a new sandbox and returns the outcomes. It leaves no process and no
+// file behind.
 func bootAndTry(conf *config.Config, timeout time.Duration) ([]outcome, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	// A command "do" that is killed leaves its state in a directory below TMPDIR.
+	// A killed "runsc do" leaves its state in a directory below TMPDIR.
 	tmp, err := os.MkdirTemp("", "runsc-ext-probe-*")
 	if err != nil {
-		return nil, fmt.Errorf("making a directory for the sandbox's state: %w: set TMPDIR to a directory that may be written", err)
+		return nil, fmt.Errorf("creating a directory for the sandbox's state: %w: set TMPDIR to a writable directory", err)
 	}
 	defer func() {
 		// runsc mounts a network namespace there.
@@ -137,15 +138,15 @@ func bootAndTry(conf *config.Config, timeout time.Duration) ([]outcome, error) {
 		}
 		os.RemoveAll(tmp)
 	}()
-	// A probe has no use for a network or for limits, and both can be out of
-	// reach where a sandbox is not.
+	// A probe needs no network and no cgroup, and a machine may allow sandboxes but
+	// neither of these.
 	args := append(conf.ToFlags(), "--network=none", "--ignore-cgroups")
 	if os.Geteuid() != 0 {
 		args = append(args, "--rootless")
 	}
 	args = append(args, "do", exe, GuestCommand)
 
-	// What a sandbox has started becomes a child of this process when its parent is killed.
+	// As a subreaper, this process becomes the parent of processes whose parent is killed.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("becoming a subreaper: %w", err)
 	}
@@ -171,7 +172,8 @@ func bootAndTry(conf *config.Config, timeout time.Duration) ([]outcome, error) {
 	return outcomes, nil
 }
 
-// decode decodes what the guest wrote: the outcomes of the first ABIs, and what is none.
+// decode decodes the output of the guest: the outcomes of the first ABIs, and a rest that is
+// not an outcome.
 func decode(stdout string) (outcomes []outcome, rest string) {
 	rest, ok := strings.CutPrefix(stdout, started)
 	for ok && len(outcomes) < len(abis) {
@@ -185,7 +187,7 @@ func decode(stdout string) (outcomes []outcome, rest string) {
 	return outcomes, rest
 }
 
-// awaited says what a guest that wrote stdout did not come to.
+// awaited returns the first step that a guest with the output stdout has not finished.
 func awaited(stdout string, outcomes []outcome) string {
 	switch {
 	case !strings.HasPrefix(stdout, started):
@@ -197,8 +199,8 @@ func awaited(stdout string, outcomes []outcome) string {
 	}
 }
 
-// killChildren kills all children of this process, and theirs, which become children of this
-// process. It does not wait for a process that cannot die.
+// killChildren kills all descendants of this process. They become its children when their
+// parents are killed. It gives up on a process that does not die within a second.
 func killChildren() {
 	for range 100 {
 		files, _ := filepath.Glob("/proc/self/task/*/children")
@@ -220,7 +222,7 @@ func killChildren() {
 	}
 }
 
-// messages returns what a sandbox wrote to standard error, on lines of their own.
+// messages returns a sandbox's standard error, on new lines.
 func messages(stderr *bytes.Buffer) string {
 	s := strings.TrimSpace(stderr.String())
 	if s != "" {
@@ -229,16 +231,16 @@ func messages(stderr *bytes.Buffer) string {
 	return s
 }
 
-// patience says what to try if a sandbox does not answer.
+// patience returns advice for a sandbox that does not answer.
 func patience(conf *config.Config, timeout time.Duration) string {
 	s := fmt.Sprintf("On a slow machine, allow more time: probe -timeout=%v.", 3*timeout)
 	if conf.Platform == "kvm" {
-		s += " A machine that is itself virtual may have a /dev/kvm that creates virtual machines and does not run them."
+		s += " In a virtual machine, /dev/kvm may create virtual machines that never run."
 	}
 	return s
 }
 
-// hint says what is often missing where a sandbox does not start.
+// hint returns what a machine often lacks if a sandbox does not start.
 func hint(conf *config.Config) string {
 	switch {
 	case conf.Platform == "kvm":
@@ -252,7 +254,7 @@ func hint(conf *config.Config) string {
 
 // report is the result of a probe.
 type report struct {
-	Version  string   `json:"version"` // as --version has it
+	Version  string   `json:"version"` // as in the output of --version
 	Versions versions `json:"versions"`
 	Platform string   `json:"platform"`
 	Clone4   string   `json:"clone4"` // the level
@@ -302,7 +304,7 @@ func (p *Probe) newReport(conf *config.Config, outcomes []outcome) report {
 	return r
 }
 
-// meaning says in words what o is.
+// meaning describes o in words.
 func (p *Probe) meaning(o outcome) string {
 	switch {
 	case o.Signal != 0:
@@ -334,7 +336,7 @@ func writeText(w io.Writer, r report) error {
 	return tw.Flush()
 }
 
-// number formats the number of a system call: as tables have it, with x32's bit
+// number formats the number of a system call as system call tables do, with the bit of x32
 // apart.
 func number(nr uint64) string {
 	const x32 = extlinux.X32_SYSCALL_BIT

@@ -17,8 +17,7 @@ import (
 
 var worked = outcome{PID: 7, Ran: true, Reaped: true}
 
-// TestMeaning checks that the words for an outcome name the cause nearest to what people can
-// change.
+// TestMeaning checks that the description of an outcome names its cause.
 func TestMeaning(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -45,8 +44,8 @@ func TestMeaning(t *testing.T) {
 	}
 }
 
-// TestReportOK checks that OK, on which the exit status rests, needs every ABI to work, all the
-// way to the child's exit status.
+// TestReportOK checks that OK, which decides the exit status, requires every ABI to work, up to
+// the child's exit status.
 func TestReportOK(t *testing.T) {
 	all := make([]outcome, len(abis))
 	for i := range all {
@@ -86,7 +85,7 @@ func TestReportOK(t *testing.T) {
 	}
 }
 
-// TestAwaited checks that a probe says how far a sandbox came that does not answer.
+// TestAwaited checks that a probe reports how far a sandbox came before it stopped answering.
 func TestAwaited(t *testing.T) {
 	const line = `{"pid":7,"ran":true,"reaped":true,"fd":false}` + "\n"
 	all := strings.Repeat(line, len(abis))
@@ -115,8 +114,8 @@ func TestAwaited(t *testing.T) {
 	}
 }
 
-// TestWriteText checks that the text names the source of the level, and that numbers can be
-// found in the tables that people have: those of x32 have its bit apart.
+// TestWriteText checks that the text names the source of the level, and prints numbers as
+// system call tables do, with the bit of x32 apart.
 func TestWriteText(t *testing.T) {
 	r := report{Version: "v", Platform: "p", Clone4: "on", Source: "default", ABIs: []result{
 		{ABI: "amd64", Instruction: "syscall", Number: extlinux.SYS_CLONE4_AMD64, Meaning: "first"},

@@ -2,10 +2,10 @@
 
 // Package int80 is a gate for INT $0x80, for platforms on which the instruction faults.
 //
-// A task that executes INT $0x80 gets SIGSEGV before the sentry sees a system call if its
-// platform has no such gate: the KVM platform never has one, and systrap and ptrace lack
-// it if the host kernel has no IA-32 emulation. Wrap puts a layer around a platform. The
-// layer turns the fault into the system call that the platform reports on other hosts.
+// INT $0x80 faults on the KVM platform, and on systrap and ptrace if the host kernel has no
+// IA-32 emulation. The task then gets SIGSEGV, and the sentry sees no system call. Wrap puts
+// a layer around a platform, which turns the fault into the system call that the platform
+// reports on other hosts.
 package int80
 
 import (
@@ -17,14 +17,14 @@ import (
 	"gvisor.dev/gvisor/pkg/usermem"
 )
 
-// SystrapMark is added by the systrap platform to the syscall number of an INT $0x80,
+// SystrapMark is what the systrap platform adds to the syscall number of an INT $0x80,
 // modulo 1<<32, in the signal handler of its stubs (sysmsg/sighandler_amd64.c). The ptrace
 // platform adds nothing.
 const SystrapMark = 0x86000000
 
 // Wrap replaces the platform that is registered under name by one with a gate for
-// INT $0x80. The gate adds mark to the syscall number. Any number for which has returns
-// false remains a fault. Wrap does nothing if there is no platform of that name.
+// INT $0x80. The gate adds mark to the syscall number. A number for which has returns
+// false still faults. Wrap does nothing if no platform has that name.
 //
 // Wrap must be called before the sentry boots.
 func Wrap(name string, mark uint32, has func(nr uint32) bool) {
@@ -55,7 +55,8 @@ type Platform struct {
 	has  func(nr uint32) bool
 }
 
-// Mark returns what is added to the syscall number of an INT $0x80, modulo 1<<32.
+// Mark returns the number that the gate adds to the syscall number of an INT $0x80, modulo
+// 1<<32.
 func (p *Platform) Mark() uint32 { return p.mark }
 
 // NewContext implements platform.Platform.NewContext.
@@ -79,9 +80,9 @@ func (g *gate) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch.C
 	if !g.platform.has(nr) {
 		return info, at, err
 	}
-	// The guest may change its code at any time. A wrong answer here is harmless:
-	// the task gets a fault that it did not cause, or a call number that has to be
-	// resolved from its code once more.
+	// The guest may change its code at any time. A wrong answer here is harmless: the
+	// task gets a fault that it did not cause, or a syscall number that package syscalls
+	// resolves from the code again.
 	var code [maxLength]byte
 	n, _ := mm.CopyIn(ctx, hostarch.Addr(regs.Rip), code[:], usermem.IOOpts{})
 	size := length(code[:n])
@@ -96,9 +97,9 @@ func (g *gate) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch.C
 // maxLength is the maximum length of an x86 instruction in bytes.
 const maxLength = 15
 
-// length returns the length of the INT $0x80 at the start of code, or 0 if there is
-// another instruction. Linux runs the instruction with any prefix that the
-// processor accepts, so prefixes count.
+// length returns the length of the INT $0x80 at the start of code, or 0 if another
+// instruction is there. The length includes prefixes: Linux accepts every prefix that the
+// processor accepts.
 func length(code []byte) int {
 	for i, b := range code {
 		switch b {

@@ -9,8 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 )
 
-// TestLength checks that INT $0x80 is found behind the prefixes that a processor
-// accepts, and that no other instruction is taken for it.
+// TestLength checks that length finds INT $0x80 behind the prefixes that a processor accepts,
+// and finds it in no other code.
 func TestLength(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -40,8 +40,8 @@ func TestLength(t *testing.T) {
 	}
 }
 
-// TestGVisorPlatformIsReplaced checks that a platform registered last under a name
-// is the one that gVisor finds.
+// TestGVisorPlatformIsReplaced checks that gVisor finds the last platform that was registered
+// under a name.
 func TestGVisorPlatformIsReplaced(t *testing.T) {
 	type constructor struct {
 		platform.Constructor

@@ -11,8 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// refused are calls that the handler returns from, or the first check of kernel.Clone.
-// Both use nothing of the task but its scratch buffer.
+// refused are calls that the handler or the first check of kernel.Clone refuses. Both use
+// only the scratch buffer of the task.
 var refused = []struct {
 	name string
 	h    handler
@@ -25,8 +25,8 @@ var refused = []struct {
 	{name: "flag at level fd", h: newHandler(LevelFD, 8), args: arch.SyscallArguments{{Value: 1}}},
 }
 
-// TestNoAllocations checks that the handler does not allocate: a guest could trigger
-// every allocation as often as it likes.
+// TestNoAllocations checks that the handler does not allocate. A guest could repeat an
+// allocation as often as it likes.
 func TestNoAllocations(t *testing.T) {
 	task := new(kernel.Task)
 	for _, tc := range refused {

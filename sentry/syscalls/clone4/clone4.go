@@ -2,10 +2,10 @@
 
 // Package clone4 implements the system call clone4 for every ABI that has it.
 //
-// A handler copies the struct in, checks its size and the flags, decodes both, and
-// hands over to package kernel. The ABIs and the levels differ in data alone: in the
-// size of a word, in the number of fields and in the valid flags. See abi/linux for
-// what programs pass, and kernel.Clone for what the call does.
+// A handler checks the size of the struct, copies the struct in, checks the flags, decodes
+// both, and calls package kernel. ABIs and levels differ only in data: the size of a word,
+// the number of fields and the valid flags. See abi/linux for what programs pass, and
+// kernel.Clone for what the call does.
 package clone4
 
 import (
@@ -22,9 +22,9 @@ import (
 	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// Enable puts clone4 into the sentry's tables as far as level says. At LevelOff gVisor
-// does with the numbers what it does without clone4, which is to return ENOSYS, and the
-// calls are counted. An error means that this gVisor version cannot take clone4.
+// Enable puts clone4 into the sentry's tables, with the flags of level. At LevelOff, Enable
+// only counts the calls, and they return ENOSYS as in gVisor without clone4. An error means
+// that this gVisor version cannot take clone4, or that Enable was called before.
 //
 // Enable must be called at most once, before the sentry boots.
 func Enable(level Level, opts extsyscalls.Options) error {
@@ -47,9 +47,9 @@ func Enable(level Level, opts extsyscalls.Options) error {
 	return extsyscalls.Install(opts, entries)
 }
 
-// handler is clone4 for programs with a given size of a word, at a level.
+// handler is clone4 for one word size, at one level.
 type handler struct {
-	// word is the size of a word of the struct in bytes: 8, or 4 for x32 and i386
+	// word is the size in bytes of a word in the struct: 8, or 4 for x32 and i386
 	// (compat_sys_clone4 in the patch).
 	word int
 
@@ -59,12 +59,12 @@ type handler struct {
 	// flags are the valid flags.
 	flags uint64
 
-	// abi is the ABI that calls are counted for.
+	// abi is the ABI under which calls are counted.
 	abi extsyscalls.ABI
 }
 
-// Numbers of words in the struct. The last word of LevelFD is the flags of CLONE_FD,
-// in the lower half if a word has 8 bytes.
+// Numbers of words in the struct. The last word of LevelFD has clonefd_flags, in the lower
+// half of an 8-byte word.
 const (
 	fieldsOn = extlinux.SizeOfClone4Args / 8
 	fieldsFD = extlinux.SizeOfClone4FDArgs / 8
@@ -115,17 +115,17 @@ func (h handler) clone(t *kernel.Task, args arch.SyscallArguments) (uintptr, *ke
 	return cloneWithFD(t, flags, cloneArgs)
 }
 
-// cloneWithFD is apart from clone4 so that only calls with its flags allocate: the
-// arguments escape to the heap.
+// cloneWithFD is a function of its own because its arguments escape to the heap. Calls
+// without its flags therefore do not allocate.
 func cloneWithFD(t *kernel.Task, flags uint64, args extlinux.Clone4FDArgs) (uintptr, *kernel.SyscallControl, error) {
 	ntid, ctrl, err := extkernel.CloneWithFD(t, flags, &args)
 	return uintptr(ntid), ctrl, err
 }
 
-// withoutStop implements extsyscalls.Call.WithoutStop. In an untraced task, CLONE_VFORK
-// waits for the child. If a tracer attaches during the call, CLONE_UNTRACED keeps it
-// from events of this call (kernel.Task.ptraceClone), and without CLONE_PTRACE the
-// child is not traced either.
+// withoutStop implements extsyscalls.Call.WithoutStop. A call with CLONE_VFORK always stops
+// its task, to wait for the child. Any other call of an untraced task stops only for a tracer
+// that attaches during the call. CLONE_UNTRACED silences the events for that tracer
+// (kernel.Task.ptraceClone), and without CLONE_PTRACE the tracer does not trace the child.
 func withoutStop(args arch.SyscallArguments) (arch.SyscallArguments, bool) {
 	if cloneFlags(args)&(extlinux.CLONE_VFORK|extlinux.CLONE_PTRACE) != 0 {
 		return args, false
@@ -142,19 +142,19 @@ func (h handler) size(args arch.SyscallArguments) uint64 {
 	return args[2].Uint64()
 }
 
-// copyIn returns the whole struct, of which the caller passes args_size bytes. The
-// errors are EINVAL for the size and EFAULT.
+// copyIn returns the whole struct, padded with zeros behind the args_size bytes that the
+// caller passes. The errors are EINVAL for the size and EFAULT for the pointer.
 func (h handler) copyIn(cc marshal.CopyContext, args arch.SyscallArguments) ([]byte, error) {
 	// "New userspace passing in a larger structure than the kernel expects will
 	// receive EINVAL, and can use a smaller structure to work with old kernels."
-	// - the patch. The size is checked before the pointer is used, so before EFAULT.
+	// - the patch. EINVAL for the size comes before EFAULT for the pointer.
 	size := h.size(args)
 	if size > uint64(h.fields*h.word) {
 		return nil, linuxerr.EINVAL
 	}
-	// The struct is copied once: another thread may change memory, but not what was
-	// checked. Bytes that are not passed are 0, even within a field. If the size is
-	// 0, the pointer is not used.
+	// The struct is copied once, so another thread cannot change what was checked.
+	// Bytes that are not passed are 0, even within a field. If the size is 0, the
+	// pointer is not used.
 	buf := cc.CopyScratchBuffer(h.fields * h.word)
 	clear(buf)
 	if size != 0 {
@@ -170,7 +170,7 @@ func cloneFlags(args arch.SyscallArguments) uint64 {
 	return uint64(args[0].Uint())<<32 | uint64(args[1].Uint())
 }
 
-// decode decodes a struct. Fields that buf is too short for are 0.
+// decode decodes a struct. The fields of LevelFD are 0 at LevelOn.
 func (h handler) decode(buf []byte) extlinux.Clone4FDArgs {
 	return extlinux.Clone4FDArgs{
 		Clone4Args: extlinux.Clone4Args{
@@ -185,7 +185,7 @@ func (h handler) decode(buf []byte) extlinux.Clone4FDArgs {
 	}
 }
 
-// field returns word i of a struct, or 0 if the struct is shorter.
+// field returns word i of a struct, or 0 if the level has no such field.
 func (h handler) field(buf []byte, i int) uint64 {
 	switch {
 	case i >= h.fields:

@@ -15,8 +15,8 @@ import (
 	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// TestDecode checks that the struct is little-endian words in the patch's order, and
-// that what a caller does not pass is 0, even within a word.
+// TestDecode checks that the struct is a list of little-endian words in the patch's order,
+// and that bytes that a caller does not pass are 0, even within a word.
 func TestDecode(t *testing.T) {
 	whole := make([]byte, extlinux.SizeOfClone4Args)
 	for i := range whole {
@@ -53,7 +53,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// TestDecodeFD checks that the larger struct is the smaller one and two more words.
+// TestDecodeFD checks that the struct of level fd is that of level on with two more words.
 func TestDecodeFD(t *testing.T) {
 	whole := make([]byte, extlinux.SizeOfClone4FDArgs)
 	for i := range whole {
@@ -89,8 +89,8 @@ func TestDecodeFD(t *testing.T) {
 	}
 }
 
-// TestEnable checks that the tables stay gVisor's own at LevelOff, and that clone4 is in
-// both at LevelOn, even in the array in which the sentry looks calls up.
+// TestEnable checks that both tables keep gVisor's calls at LevelOff, and have clone4 at
+// LevelOn, in the map and in the array in which the sentry looks calls up.
 func TestEnable(t *testing.T) {
 	entries := []struct {
 		table *kernel.SyscallTable
@@ -107,7 +107,7 @@ func TestEnable(t *testing.T) {
 		return err == linuxerr.EINVAL
 	}
 
-	// This order: there is no way back from LevelOn.
+	// LevelOff comes first, because there is no way back from LevelOn.
 	if err := Enable(LevelOff, extsyscalls.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +133,8 @@ func TestEnable(t *testing.T) {
 	}
 }
 
-// TestWithoutStop checks that a call that may stop its task is not made without a stop,
-// and that any other call keeps its arguments but for CLONE_UNTRACED.
+// TestWithoutStop checks that withoutStop refuses the flags that stop the caller, and
+// otherwise adds CLONE_UNTRACED to the arguments and changes nothing else.
 func TestWithoutStop(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -16,8 +16,8 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// FuzzArgs compares the arguments that are decoded from the registers and the memory of a
-// caller with a second reading of the patch.
+// FuzzArgs compares the arguments that the handler decodes from registers and memory with those
+// of a model, a second implementation of the patch.
 func FuzzArgs(f *testing.F) { fuzzArgs(f, 8, modelArgs) }
 
 // FuzzCompatArgs is FuzzArgs for x32 and i386.
@@ -37,7 +37,7 @@ func fuzzArgs(f *testing.F, word int, model func(size, ptr uint64, mem *memory) 
 		f.Add(uint64(math.MaxUint64), uint64(math.MaxUint64), uint64(0), ptr, whole)
 		f.Add(uint64(0), uint64(1)<<63, uint64(1), ptr, whole)
 	}
-	f.Add(uint64(0), uint64(17), uint64(20), uint64(memoryStart), bytes.Repeat([]byte{0xff}, 20)) // not to be sign-extended
+	f.Add(uint64(0), uint64(17), uint64(20), uint64(memoryStart), bytes.Repeat([]byte{0xff}, 20)) // must not be sign-extended
 	f.Add(uint64(0), uint64(17), uint64(40), uint64(memoryStart), whole[:39])
 	f.Add(uint64(0), uint64(17), uint64(20), uint64(memoryStart), whole[:19])
 
@@ -70,14 +70,14 @@ func fuzzArgs(f *testing.F, word int, model func(size, ptr uint64, mem *memory) 
 	})
 }
 
-// modelArgs is sys_clone4() in the patch, up to do_fork().
+// modelArgs follows sys_clone4() in the patch up to do_fork().
 func modelArgs(size, ptr uint64, mem *memory) (extlinux.Clone4Args, error) {
 	var kargs extlinux.Clone4Args
 	err := modelCopy(&kargs, size, ptr, mem)
 	return kargs, err
 }
 
-// modelCompatArgs is compat_sys_clone4(): compat_ulong_t is a u32.
+// modelCompatArgs follows compat_sys_clone4(), where compat_ulong_t is a u32.
 func modelCompatArgs(size, ptr uint64, mem *memory) (extlinux.Clone4Args, error) {
 	var compat extlinux.CompatClone4Args
 	err := modelCopy(&compat, size&math.MaxUint32, ptr, mem)
@@ -90,7 +90,7 @@ func modelCompatArgs(size, ptr uint64, mem *memory) (extlinux.Clone4Args, error)
 	}, err
 }
 
-// modelCopy fills the struct at v with what is passed, and 0 behind.
+// modelCopy fills the struct at v with the bytes that are passed, and zeros behind them.
 func modelCopy(v any, size, ptr uint64, mem *memory) error {
 	if size > uint64(binary.Size(v)) {
 		return linuxerr.EINVAL
@@ -109,15 +109,14 @@ func modelCopy(v any, size, ptr uint64, mem *memory) error {
 // memoryStart is where the memory of a caller starts.
 const memoryStart = 0x10000
 
-// memory is the memory of a caller, as a marshal.CopyContext. It counts how often it
-// is read.
+// memory is the memory of a caller, as a marshal.CopyContext. It counts the reads.
 type memory struct {
 	mapped []byte
 	copies int
 }
 
-// CopyScratchBuffer implements marshal.CopyContext.CopyScratchBuffer: a task's has
-// in it what was there before.
+// CopyScratchBuffer implements marshal.CopyContext.CopyScratchBuffer. The buffer is not 0 at
+// first, as a task's buffer has bytes from earlier calls.
 func (m *memory) CopyScratchBuffer(size int) []byte {
 	return bytes.Repeat([]byte{0xa5}, size)
 }
@@ -127,8 +126,7 @@ func (m *memory) CopyOutBytes(addr hostarch.Addr, b []byte) (int, error) {
 	panic(fmt.Sprintf("%d bytes are written to the caller's memory", len(b)))
 }
 
-// CopyInBytes implements marshal.CopyContext.CopyInBytes. What can be copied before
-// a fault is copied.
+// CopyInBytes implements marshal.CopyContext.CopyInBytes. It copies the bytes before a fault.
 func (m *memory) CopyInBytes(addr hostarch.Addr, b []byte) (int, error) {
 	m.copies++
 	n := 0

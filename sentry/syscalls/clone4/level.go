@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// Level says how much of clone4 a sandbox has. It is the CONFIG_CLONE4 of the patch,
-// for one sandbox. Levels are ordered: a higher one includes the lower ones.
+// Level says how much of clone4 a sandbox has, as CONFIG_CLONE4 in the patch does for a
+// kernel. A higher level includes the lower ones.
 type Level int
 
 const (
 	// LevelOff is gVisor without clone4.
 	LevelOff Level = iota
 
-	// LevelOn is clone4 as the patch defines it. It is the default.
+	// LevelOn is clone4 as the patch of March 2015 defines it. It is the default.
 	LevelOn
 
 	// LevelFD adds CLONE_FD and CLONE_AUTOREAP, from later patches.
@@ -30,7 +30,7 @@ func (l Level) String() string {
 	return levelNames[l]
 }
 
-// ParseLevel is the reverse of String. The error names s and the valid levels.
+// ParseLevel returns the level with the name s. The error names s and the valid levels.
 func ParseLevel(s string) (Level, error) {
 	for i, name := range levelNames {
 		if s == name {

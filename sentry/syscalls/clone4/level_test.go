@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestParseLevel checks that only the exact names are levels.
+// TestParseLevel checks that only the exact names are levels, and that the error lists them.
 func TestParseLevel(t *testing.T) {
 	for s, want := range map[string]Level{"off": LevelOff, "on": LevelOn, "fd": LevelFD} {
 		got, err := ParseLevel(s)
@@ -15,7 +15,7 @@ func TestParseLevel(t *testing.T) {
 			t.Errorf("ParseLevel(%q) = %v, %v, want %v", s, got, err, want)
 		}
 		if got.String() != s {
-			t.Errorf("Level %d is %q, want %q", got, got, s)
+			t.Errorf("level %d has the name %q, want %q", got, got, s)
 		}
 	}
 	for _, s := range []string{"", "ON", "Off", " on", "on\n", "1", "true", "o", "on,off", "FD", "clonefd", "\x00"} {
@@ -33,7 +33,8 @@ func TestParseLevel(t *testing.T) {
 	}
 }
 
-// TestLevelOrder checks the order in which a sandbox may lower the operator's level.
+// TestLevelOrder checks that off is the lowest level and fd the highest, and that the zero
+// value is off.
 func TestLevelOrder(t *testing.T) {
 	if LevelOff >= LevelOn || LevelOn >= LevelFD {
 		t.Errorf("off is %d, on is %d, fd is %d: want them in this order", LevelOff, LevelOn, LevelFD)

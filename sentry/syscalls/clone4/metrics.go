@@ -10,10 +10,11 @@ import (
 	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// calls counts the calls of clone4. gVisor exports it with its own metrics, as
+// calls counts the calls of clone4. gVisor exports it together with its own metrics, as
 // runsc_clone4_calls. An increment is one atomic addition, without a lock or an allocation.
 //
-// Calls that a seccomp filter refuses are not counted: they do not reach the handler.
+// Calls that a seccomp filter refuses are not counted, because they do not reach the
+// handler.
 var calls = metric.MustCreateNewUint64Metric("/clone4_calls", metric.Uint64Metadata{
 	Cumulative:  true,
 	Sync:        true,
@@ -32,14 +33,14 @@ var abiValues = [...]*metric.FieldValue{
 	extsyscalls.ARM64: {Value: "arm64"},
 }
 
-// Values of the field outcome. The others are the names of errors.
+// Values of the field outcome that are not names of errors.
 var (
 	created     = &metric.FieldValue{Value: "created"}      // a task was created
 	switchedOff = &metric.FieldValue{Value: "switched_off"} // LevelOff, which returns ENOSYS
 	otherError  = &metric.FieldValue{Value: "other_error"}
 )
 
-// refusals are the errors of clone4(2), and what they are in the field outcome.
+// refusals maps the errors of clone4(2) to values of the field outcome.
 var refusals = [...]struct {
 	errno unix.Errno
 	value *metric.FieldValue
@@ -63,7 +64,7 @@ func outcomeValues() []*metric.FieldValue {
 	return values
 }
 
-// count counts a call that the handler has returned err for.
+// count counts a call for which the handler returns err.
 func count(abi extsyscalls.ABI, err error) {
 	calls.Increment(abiValues[abi], outcome(err))
 }

@@ -14,8 +14,8 @@ import (
 	extsyscalls "runsc-ext/sentry/syscalls"
 )
 
-// TestOutcome checks that every outcome of a call has a value of its own, and that errors
-// without one share a value.
+// TestOutcome checks that success and every error of clone4(2) have values of their own, and
+// that all other errors share one value.
 func TestOutcome(t *testing.T) {
 	for _, tc := range []struct {
 		err  error
@@ -42,7 +42,7 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// TestCount checks that the handler of each ABI counts its calls, once, and no other's.
+// TestCount checks that the handler of each ABI counts a call once, under its own ABI.
 func TestCount(t *testing.T) {
 	einval := outcome(linuxerr.EINVAL)
 	for abi := range abiValues {
@@ -61,7 +61,7 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// values returns what is counted for an outcome.
+// values returns the counts of an outcome, by ABI.
 func values(outcome *metric.FieldValue) (counted [len(abiValues)]uint64) {
 	for i, abi := range abiValues {
 		counted[i] = calls.Value(abi, outcome)

@@ -14,8 +14,8 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// flagNames are the names of the flags, in the order of their bits. The bits of
-// CLONE_PID and CLONE_DETACHED have their names of LevelFD.
+// flagNames are the names of the flags, in the order of their bits. CLONE_AUTOREAP and
+// CLONE_FD are the names of the bits of CLONE_PID and CLONE_DETACHED at LevelFD.
 var flagNames = abi.FlagSet{
 	{Flag: extlinux.CLONE_VM, Name: "CLONE_VM"},
 	{Flag: extlinux.CLONE_FS, Name: "CLONE_FS"},
@@ -68,8 +68,8 @@ func formatFlags(flags uint64) string {
 	return flagNames.Parse(flags&^extlinux.CSIGNAL) + "|" + name
 }
 
-// formatStruct returns the address of the struct and the fields that were passed. It
-// leaves the fields out if clone4 does not read them.
+// formatStruct returns the address of the struct and the fields that the caller passes. It
+// omits the fields if the size keeps clone4 from reading them.
 func (h handler) formatStruct(t *kernel.Task, args arch.SyscallArguments) string {
 	addr, size := args[3].Pointer(), h.size(args)
 	if size == 0 && addr == 0 {
@@ -78,7 +78,7 @@ func (h handler) formatStruct(t *kernel.Task, args arch.SyscallArguments) string
 	if size == 0 || size > uint64(h.fields*h.word) {
 		return fmt.Sprintf("%#x", addr)
 	}
-	// The task's scratch buffer belongs to the call.
+	// The scratch buffer of the task is in use by the call.
 	buf := make([]byte, h.fields*h.word)
 	if _, err := t.CopyInBytes(addr, buf[:size]); err != nil {
 		return fmt.Sprintf("%#x (error reading the struct: %v)", addr, err)

@@ -8,7 +8,8 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// TestFormatFlags checks that every bit is printed, and as a number if it has no name.
+// TestFormatFlags checks that every bit is printed: by name, or as a number if the bit has no
+// name.
 func TestFormatFlags(t *testing.T) {
 	for _, tc := range []struct {
 		flags uint64
@@ -38,8 +39,8 @@ func TestFormatFlags(t *testing.T) {
 	}
 }
 
-// TestFormatFields checks that the fields that were passed are printed, even in part, and
-// no others.
+// TestFormatFields checks that exactly the fields that the caller passes are printed,
+// including a field that is passed in part.
 func TestFormatFields(t *testing.T) {
 	buf := make([]byte, extlinux.SizeOfClone4FDArgs)
 	for i := range buf {

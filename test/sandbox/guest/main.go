@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command guest is the program in the sandboxes of tests. Its arguments are steps, taken
+// Command guest is the program in the sandboxes of tests. It executes its arguments as steps,
 // one after the other:
 //
 //	ABI[,OPTION...]  creates a child by clone4 through an ABI: amd64, x32, i386, arm64
@@ -17,9 +17,9 @@
 //	unknown an unknown flag, so that the call is EINVAL
 //	inner   a child with one thread, created by clone(2), makes the call
 //
-// To pause is to print the line "pausing" and to read a byte from standard input. For each
-// other step there is a line with the step and "ok", or what was wrong: the name of the
-// error that clone4 returned, or of the signal that killed the caller.
+// In a pause, the guest prints the line "pausing" and reads a byte from standard input. For any
+// other step, it prints a line with the step and its result: "ok", the name of the error that
+// clone4 returned, the name of the signal that killed the caller, or another problem.
 package main
 
 import (
@@ -46,7 +46,7 @@ var calls = map[string]rawclone.Op{
 	"i386":         {Trap: linux.SYS_CLONE4_I386, Entry: rawclone.Int80},
 }
 
-// pausing is the line of a pause. Its length is that of a word.
+// pausing is the line of a pause. It has the length of a word.
 const pausing = "pausing\n"
 
 // childStatus is the exit status of the children.
@@ -86,8 +86,8 @@ func pause() {
 	}
 }
 
-// createChild takes a step that creates a child, and waits until the child exits. It returns
-// "ok", or what was wrong.
+// createChild executes a step that creates a child, waits until the child exits, and returns
+// the result of the step.
 func createChild(step string) string {
 	options := strings.Split(step, ",")
 	call, ok := calls[options[0]]
@@ -146,8 +146,8 @@ func createChild(step string) string {
 	return "ok"
 }
 
-// inner makes call in a child with one thread, and returns what became of that child: "ok",
-// if the child exited with status 0.
+// inner makes call in a child with one thread, and returns the result of that child: "ok" if it
+// exited with status 0.
 func inner(p *rawclone.Program, call rawclone.Op) string {
 	caller := p.List(call, rawclone.Sys(unix.SYS_EXIT_GROUP, 0))
 	fork := rawclone.Sys(unix.SYS_CLONE, int(unix.SIGCHLD))
@@ -185,7 +185,7 @@ func wait(pid int) (unix.WaitStatus, error) {
 	}
 }
 
-// fdChild is a child with a descriptor, in one of the states that a pause can find it in.
+// fdChild is a child with a descriptor. During a pause, each child is in another state.
 type fdChild struct {
 	flags   uintptr
 	fdFlags uint32
@@ -195,11 +195,11 @@ type fdChild struct {
 	read    chan string // what a read returns that waits during the pause
 }
 
-// withDescriptors creates children with CLONE_FD, pauses, and checks how they exit. It
-// returns "ok", or what was wrong.
+// withDescriptors creates children with CLONE_FD, pauses, checks how they exit, and returns the
+// result of the step.
 func withDescriptors() string {
 	// A container without CAP_SYS_ADMIN needs no_new_privs for CLONEFD_KILL_ON_CLOSE.
-	// The attribute is a thread's.
+	// The attribute belongs to a thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -243,7 +243,7 @@ func withDescriptors() string {
 
 	pause()
 
-	// A child that is killed, rather than released, leaves the pipe with a byte.
+	// A child that is killed leaves its byte in the pipe.
 	unix.Close(killed.fd)
 	for range 3 {
 		unix.Write(gate[1], []byte{0})
@@ -273,7 +273,7 @@ func withDescriptors() string {
 		}
 	}
 	var events [8]unix.EpollEvent
-	// Each has one event, which may come a moment after the exit can be read.
+	// Each child has one event, which may come a moment after its exit can be read.
 	for n := 0; n < 3; {
 		more, err := unix.EpollWait(ep, events[:], 20_000)
 		if more == 0 || err != nil && err != unix.EINTR {
@@ -293,9 +293,9 @@ func withDescriptors() string {
 	return "ok"
 }
 
-// refused makes calls that have to fail with EFAULT, for the address of the descriptor,
-// until there is a byte to read. It returns "ok", or what was wrong. A caller that gets 0
-// does what a child does: it exits with childStatus.
+// refused makes calls that must fail with EFAULT for the address of the descriptor, until
+// standard input has a byte, and returns the result of the step. A caller that gets 0 behaves
+// as the child: it exits with childStatus.
 func refused() string {
 	stop := make(chan struct{})
 	go func() {
@@ -304,7 +304,7 @@ func refused() string {
 		close(stop)
 	}()
 	p := rawclone.NewProgram()
-	args := p.Word() // The first of the struct's words, which follow each other.
+	args := p.Word() // the first of the struct's consecutive words
 	for range linux.SizeOfClone4FDArgs/8 - 1 {
 		*p.Word() = 0
 	}
@@ -320,7 +320,7 @@ func refused() string {
 	}
 	for {
 		for name, call := range calls {
-			// EAGAIN if the child had exited before it had a descriptor.
+			// The call returns EAGAIN if the child exited before it had a descriptor.
 			if ret, errno := rawclone.Do(call); errno != unix.EFAULT && errno != unix.EAGAIN {
 				return fmt.Sprintf("%s: clone4 returned %d, %s, want EFAULT or EAGAIN", name, int(ret), unix.ErrnoName(errno))
 			}
@@ -336,7 +336,7 @@ func refused() string {
 	}
 }
 
-// create creates the child, which reads from gate if it is to live.
+// create creates the child. A child that must live during the pause reads from gate.
 func (c *fdChild) create(gate int) unix.Errno {
 	p := rawclone.NewProgram()
 	child := p.NewList(3)
@@ -345,7 +345,7 @@ func (c *fdChild) create(gate int) unix.Errno {
 		child.Sys(unix.SYS_READ, gate, p.Word(), 1)
 	}
 	child.Exit(childStatus)
-	args := p.Word() // The first of the struct's words, which follow each other.
+	args := p.Word() // the first of the struct's consecutive words
 	for range linux.SizeOfClone4FDArgs/8 - 1 {
 		p.Word()
 	}
@@ -373,7 +373,7 @@ func waitReadable(fd int) error {
 	}
 }
 
-// readInfo reads how a child has exited. It returns "ok", or what was wrong.
+// readInfo reads how a child has exited. It returns "ok" or the problem.
 func readInfo(fd int) string {
 	var buf [linux.SizeOfClonefdInfo]byte
 	n, err := unix.Read(fd, buf[:])

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Tests of clone4(2), in the form of gVisor's own syscall tests, for a gVisor tree:
-// see BUILD.example. They need nothing but googletest:
+// Tests of clone4(2) in the form of gVisor's own syscall tests. BUILD.example adds them
+// to a gVisor tree. They need only googletest:
 //
 //   g++ -std=c++17 -O2 -static clone4_test.cc -lgtest -lgtest_main -o clone4_test
 //
-// They have to pass on a Linux with clone4 first. On a kernel without it they are
-// skipped, each with a message.
+// The tests must pass on a Linux with clone4 first. On a kernel without clone4, each test
+// is skipped with a message.
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -31,18 +31,18 @@ namespace testing {
 
 namespace {
 
-// Flags that clone4 refuses, and clone once had.
+// Flags that clone once had, and that clone4 refuses.
 constexpr uint64_t kClonePid = 0x00001000;
 constexpr uint64_t kCloneDetached = 0x00400000;
 constexpr uint64_t kCloneStopped = 0x02000000;
 constexpr uint64_t kValidFlags =
     0xffffffff & ~(kClonePid | kCloneDetached | kCloneStopped);
 
-// Abi is a way to make the call.
+// Abi is an ABI of the call.
 struct Abi {
   const char* name;
   uint64_t number;
-  size_t word;  // The size of a field of the struct.
+  size_t word;  // size of a field of the struct
   bool int80;
 
   size_t StructSize() const { return 5 * word; }
@@ -62,9 +62,9 @@ const std::vector<Abi> kAbis = {{"arm64", 282, 8, false}};
 #error "this architecture has no clone4"
 #endif
 
-// Invoke makes the call by an ABI and returns what the kernel does: -errno for an
-// error. With fn, the child calls fn(arg) on the stack that it has, and exits with
-// what that returns. All that it needs for this is in registers.
+// Invoke makes the call through an ABI and returns the kernel's result, -errno for an error.
+// With fn, the child calls fn(arg) on its stack, and exits with the return value. The child
+// finds fn and arg in registers.
 long Invoke(uint64_t number, bool int80, uint64_t flags_high,
             uint64_t flags_low, uint64_t size, uint64_t args,
             int (*fn)(void*) = nullptr, void* arg = nullptr) {
@@ -86,7 +86,7 @@ long Invoke(uint64_t number, bool int80, uint64_t flags_high,
   register uint64_t r12 __asm__("r12") = reinterpret_cast<uint64_t>(fn);
   register uint64_t r13 __asm__("r13") = reinterpret_cast<uint64_t>(arg);
   if (int80) {
-    // The result has 32 bits; a kernel may leave anything above them.
+    // The result has 32 bits. The upper bits of the register are undefined.
     __asm__ __volatile__(
         "int $0x80\n\t"
         "movslq %%eax, %%rax\n\t" CHILD
@@ -130,13 +130,13 @@ long Invoke(uint64_t number, bool int80, uint64_t flags_high,
 #endif
 }
 
-// HasClone4 asks in a way that makes no child, there or where the number is that of
-// another call: clone4 looks at the struct first.
+// HasClone4 probes for clone4 without creating a child. The arguments are also invalid for
+// the calls that have the numbers in other kernels. Only clone4 reads the struct first.
 bool HasClone4() {
   return Invoke(kAbis[0].number, false, ~0u, ~0u, 8, ~0ull) == -EFAULT;
 }
 
-// Args are the values of the struct.
+// Args has the values of the struct.
 struct Args {
   uint64_t ptid = 0;
   uint64_t ctid = 0;
@@ -152,7 +152,7 @@ class Clone4Test : public ::testing::TestWithParam<Abi> {
       GTEST_SKIP() << "this kernel has no clone4";
     }
     page_ = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    // Within the reach of a pointer of 32 bits. The last page stays out of reach.
+    // A 32-bit pointer can hold the addresses. The last page is inaccessible.
     const size_t size = kStackPages * page_;
     void* m = mmap(nullptr, size + 3 * page_, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
@@ -172,8 +172,8 @@ class Clone4Test : public ::testing::TestWithParam<Abi> {
 
   const Abi& abi() const { return GetParam(); }
 
-  // Put puts the first size bytes of a struct right before the memory that is out of
-  // reach, and returns their address.
+  // Put writes the first size bytes of a struct directly before the inaccessible page, and
+  // returns their address.
   uint64_t Put(const Args& args, size_t size) {
     const uint64_t values[] = {args.ptid, args.ctid, args.stack_start,
                                args.stack_size, args.tls};
@@ -198,7 +198,7 @@ class Clone4Test : public ::testing::TestWithParam<Abi> {
                 arg);
   }
 
-  // Significant returns how many bytes of an address are more than leading zeros.
+  // Significant returns the number of bytes of an address without leading zero bytes.
   static size_t Significant(uint64_t addr) {
     size_t n = 0;
     for (; addr != 0; addr >>= 8) {
@@ -207,14 +207,14 @@ class Clone4Test : public ::testing::TestWithParam<Abi> {
     return n;
   }
 
-  // What a child leaves for its parent.
+  // Memory in which a child leaves results for its parent.
   struct Shared {
     int32_t ptid, ctid;
     volatile uint64_t value, stack;
     volatile int32_t done;
   };
 
-  // Reap waits for the child and returns its status; -1 if there is no such child.
+  // Reap waits for a child and returns its status, or -1 if there is no such child.
   static int Reap(pid_t pid, int options = __WALL) {
     int status;
     pid_t got;
@@ -224,7 +224,7 @@ class Clone4Test : public ::testing::TestWithParam<Abi> {
     return got == pid ? status : -1;
   }
 
-  // WantFork checks a child with a copy of the memory, which exits from here.
+  // WantFork checks a child with a copy of the memory. The child exits here.
   void WantFork(long pid) {
     if (pid == 0) {
       _exit(42);
@@ -234,7 +234,7 @@ class Clone4Test : public ::testing::TestWithParam<Abi> {
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 42) << status;
   }
 
-  // WantError checks for an error; there is no child to go on here.
+  // WantError checks for an error. A child must not continue from here.
   void WantError(long got, int want) {
     if (got == 0) {
       _exit(1);
@@ -264,12 +264,12 @@ TEST_P(Clone4Test, SizeTooLarge) {
   for (uint64_t size : sizes) {
     SCOPED_TRACE(size);
     WantError(Call(SIGCHLD, size, Put(Args(), abi().StructSize())), EINVAL);
-    // Before the address, and before the flags.
+    // The size is checked before the address and before the flags.
     WantError(Call(~0ull, size, bad_address_), EINVAL);
   }
 }
 
-// Only half of a register is the size where a word has 32 bits.
+// With 32-bit words, the size is the lower half of the register.
 TEST_P(Clone4Test, SizeOfCompatWord) {
   if (abi().word == 8) {
     return;
@@ -283,7 +283,7 @@ TEST_P(Clone4Test, BadAddress) {
     WantError(Call(SIGCHLD, size, bad_address_), EFAULT);
     WantError(Call(SIGCHLD, size, 0), EFAULT);
     WantError(Call(SIGCHLD, size, bad_address_ - size + 1), EFAULT);
-    // Before the flags.
+    // The struct is read before the flags are checked.
     WantError(Call(~0ull, size, bad_address_), EFAULT);
   }
 }
@@ -292,8 +292,8 @@ TEST_P(Clone4Test, AddressIsNotLookedAtWithoutSize) {
   WantFork(Call(SIGCHLD, 0, bad_address_));
 }
 
-// Every size is good, also one that ends inside of a field; the rest is 0. The bytes
-// after the struct are out of reach.
+// Every size is valid, even one that ends inside a field, and the other bytes are 0. The
+// bytes behind the struct are inaccessible.
 TEST_P(Clone4Test, EverySize) {
   Args args;
   args.ptid = reinterpret_cast<uint64_t>(&shared_->ptid);
@@ -343,7 +343,7 @@ TEST_P(Clone4Test, FlagsThatDoNotGoTogether) {
   }
 }
 
-// The flags are two words of 32 bits, whatever is above them in the registers.
+// The flags are two 32-bit words. The upper halves of the registers are ignored.
 TEST_P(Clone4Test, UpperHalvesOfFlags) {
   WantFork(Invoke(abi().number, abi().int80, 0xdeadbeefull << 32,
                   (0xdeadbeefull << 32) | SIGCHLD, 0, 0));
@@ -370,8 +370,8 @@ TEST_P(Clone4Test, BadTidAddressIsNoError) {
                 args));
 }
 
-// A signal that is none is no error: the child ends without one, and is waited for
-// as such a child is.
+// An invalid signal is not an error: the child exits without a signal, and the parent waits
+// for it with __WCLONE or __WALL.
 TEST_P(Clone4Test, ExitSignal) {
   for (int signal : {0, SIGCHLD, SIGUSR1, 65, 255}) {
     SCOPED_TRACE(signal);
@@ -395,8 +395,8 @@ TEST_P(Clone4Test, ExitSignal) {
   }
 }
 
-// The child has the memory of its parent here, and thread-local variables of nobody:
-// no C library.
+// The child shares the memory of its parent, and has no thread-local variables of its own,
+// so it must not call the C library.
 int StoreStack(void* arg) {
   auto* out = static_cast<volatile uint64_t*>(arg);
   out[1] = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
@@ -404,7 +404,7 @@ int StoreStack(void* arg) {
   return 7;
 }
 
-// stack_start is the stack pointer; stack_size is not looked at.
+// stack_start is the stack pointer, and stack_size is ignored.
 TEST_P(Clone4Test, Stack) {
   for (uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{0xffffffff}}) {
     SCOPED_TRACE(size);
@@ -423,7 +423,7 @@ TEST_P(Clone4Test, Stack) {
   }
 }
 
-// The parent waits until the child has ended.
+// The parent waits until the child has exited.
 TEST_P(Clone4Test, Vfork) {
   Args args;
   args.stack_start = reinterpret_cast<uint64_t>(end_of_stack_);
@@ -437,8 +437,8 @@ TEST_P(Clone4Test, Vfork) {
   }
 }
 
-// The kernel stores the ID of a thread, clears it when that has ended, and wakes who
-// waits for it.
+// The kernel stores the ID of a thread. When the thread exits, the kernel clears the ID
+// and wakes the task that waits for that.
 TEST_P(Clone4Test, Thread) {
   Args args;
   args.stack_start = reinterpret_cast<uint64_t>(end_of_stack_);
@@ -469,7 +469,7 @@ int StoreFsBase(void* arg) {
   return ret != 0;
 }
 
-// The caller is a 64-bit task by all ABIs, and the FS base is its thread pointer.
+// The caller is a 64-bit task through every ABI, and its thread pointer is the FS base.
 TEST_P(Clone4Test, Tls) {
   Args args;
   args.stack_start = reinterpret_cast<uint64_t>(end_of_stack_);
@@ -483,15 +483,15 @@ TEST_P(Clone4Test, Tls) {
 
 TEST_P(Clone4Test, TlsThatCannotBe) {
   if (abi().word == 4) {
-    return;  // All 32 bits are an address.
+    return;  // every 32-bit value is a valid address
   }
   Args args;
   args.tls = 1ull << 62;
   WantError(Call(CLONE_SETTLS | SIGCHLD, args), EPERM);
-  WantFork(Call(SIGCHLD, args));  // Without the flag, it is not looked at.
+  WantFork(Call(SIGCHLD, args));  // tls is ignored without the flag
 }
 
-// EAX is the number, and the instruction is the ABI.
+// EAX has the number, and the instruction selects the ABI.
 TEST_P(Clone4Test, Number) {
   WantFork(Invoke(abi().number | 0xdead000000000000, abi().int80, 0, SIGCHLD, 0,
                   0));

@@ -1,42 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command race runs the suites test/syscalls and test/clonefd in a sentry with the race
-// detector, on each platform, and fails if there is a report that has this module in one
-// of its stacks.
+// detector, on each platform. It fails if a stack of a report contains code of this module.
 //
 //	go run ./test/tools/race
 //
 // The command needs a C compiler and a static C library (gcc and libc6-dev on Debian), and
 // ten minutes or more. CI does not run it.
 //
-// Three copies of a suite run in one sandbox at the same time: calls that come one after
-// the other are ordered, and the detector finds no race between them. With a counter in
-// kernel.Clone that no lock protects, one copy gives no report and three do. With the
-// pinned gVisor there is no report, of this module or of gVisor, on either platform. KVM was
-// not tried.
+// Three copies of a suite run in one sandbox at the same time. The detector finds no race between
+// consecutive calls, because they are ordered. For example, a counter in kernel.Clone without a
+// lock gives no report with one copy, and reports with three. With the pinned gVisor there is no
+// report, of this module or of gVisor, on systrap and ptrace. KVM has not been tried.
 //
-// # What such a sentry needs
+// # How to build such a sentry
 //
-// The race detector needs cgo, and a sentry cannot have cgo as it comes:
+// The race detector needs cgo, and a sentry with cgo needs four changes:
 //
-//   - With cgo, runsc-ext has no sentry: main_cgo.go takes the place of main. So -overlay
-//     puts another main in its place, testdata/main.go.
-//   - The sentry executes itself in an empty root directory, where there is no dynamic linker:
-//     "cannot read client sync file: ... EOF", and in the sentry's log "fork/exec
+//   - With cgo, runsc-ext has no sentry, because main_cgo.go takes the place of main. So
+//     -overlay replaces it by another main, testdata/main.go.
+//   - The sentry executes itself in an empty root directory without a dynamic linker. The symptoms
+//     are "cannot read client sync file: ... EOF", and in the sentry's log "fork/exec
 //     /proc/self/exe: no such file or directory". So the binary is static, with
-//     -ldflags='-linkmode=external -extldflags=-static', and -tags=netgo,osusergo keeps it
-//     from looking for shared libraries later.
-//   - glibc registers its threads for rseq(2). A platform's stub process inherits that and
-//     unmaps all memory, and then the kernel kills it with SIGSEGV: the sandbox hangs; with
-//     ptrace, subprocess.go logs "The thread 17:17 has been interrupted by 11" without end. So
-//     main sets GLIBC_TUNABLES=glibc.pthread.rseq=0 and executes itself again: a sentry starts
-//     with an empty environment, and keeps what it sets itself.
-//   - The sentry's standard error, where reports go, is closed. So --panic-log=FILE opens a
+//     -ldflags='-linkmode=external -extldflags=-static'. -tags=netgo,osusergo keeps it from
+//     loading shared libraries later.
+//   - glibc registers its threads for rseq(2). A platform's stub process inherits the
+//     registration and unmaps all memory, and the kernel then kills the process. The sandbox
+//     hangs; on ptrace, subprocess.go logs "The thread 17:17 has been interrupted by 11" without
+//     end. So main sets GLIBC_TUNABLES=glibc.pthread.rseq=0 and executes itself again. A sentry
+//     starts with an empty environment, and keeps the variables that it sets itself.
+//   - Reports go to the sentry's standard error, which is closed. So --panic-log=FILE opens a
 //     file for them.
 //
-// gVisor's part is in gVisor. Built with -race, its seccomp filters let the detector's own
-// calls pass (runsc/boot/filter/config/extra_filters_race.go), and systrap does not yield
-// while it waits. Both make it a sentry for tests only.
+// gVisor itself supports -race: its seccomp filters then allow the detector's own calls
+// (runsc/boot/filter/config/extra_filters_race.go), and systrap does not yield while it waits.
+// Both make it a sentry only for tests.
 package main
 
 import (
@@ -54,13 +52,13 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// suites are the packages of tests, and the level of clone4 that each is for.
+// suites are the packages of tests, each with its level of clone4.
 var suites = []struct {
 	pkg, level string
 	copies     []string // flags of each
 }{
-	// The tests with tracers take as long as all else, and of TestProcessLimit there
-	// can be only one, which has a user of its own.
+	// The tests with tracers take as long as all other tests. TestProcessLimit can run
+	// only once at a time, because its user has a limit.
 	{pkg: "syscalls", level: "on", copies: []string{"-test.skip=" + once, "-test.skip=" + once, "-test.run=" + once}},
 	{pkg: "clonefd", level: "fd", copies: []string{"-test.v", "-test.v", "-test.v"}},
 }
@@ -97,7 +95,7 @@ func run() (bool, error) {
 	return ok, nil
 }
 
-// try runs suite i on a platform, and returns whether all is well.
+// try runs suite i on a platform, and returns whether it passes without a report of this module.
 func try(dir string, i int, platform string) bool {
 	start := time.Now()
 	name := suites[i].pkg + " on " + platform
@@ -123,8 +121,8 @@ func try(dir string, i int, platform string) bool {
 	return outcome != "FAIL"
 }
 
-// build builds runsc-ext with the race detector, for each suite at its level, and the suites
-// without.
+// build builds runsc-ext with the race detector, at the level of each suite, and builds the suites
+// without the detector.
 func build(dir string) error {
 	gomod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -154,7 +152,7 @@ func build(dir string) error {
 	}
 	for _, s := range suites {
 		bin := filepath.Join(dir, s.level, "runsc-ext")
-		// Static: the sentry executes itself where there is no dynamic linker.
+		// The binary is static, because the sentry executes itself without a dynamic linker.
 		if err := run("1", "build", "-race", "-overlay="+overlay, "-tags=netgo,osusergo", "-ldflags=-linkmode=external -extldflags=-static", "-o", bin, "./runsc-ext"); err != nil {
 			return err
 		}
@@ -168,8 +166,8 @@ func build(dir string) error {
 	return nil
 }
 
-// inSandbox runs the copies of suite i in one sandbox, and returns what they
-// printed and the reports of the race detector.
+// inSandbox runs the copies of suite i in one sandbox, and returns their output and the reports of
+// the race detector.
 func inSandbox(dir string, i int, platform string) (output string, reports []string, err error) {
 	s := suites[i]
 	script := "status=0; pids=\n"
@@ -181,8 +179,8 @@ func inSandbox(dir string, i int, platform string) (output string, reports []str
 	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute)
 	defer cancel()
 	log := filepath.Join(dir, "reports-"+s.pkg+"-"+platform)
-	// The sentry's standard error, where reports go, is closed unless there is a
-	// log for panics.
+	// Reports go to the sentry's standard error, which is closed unless there is a log
+	// for panics.
 	args := append(sandbox.Flags(platform), "--panic-log="+log, "do", "/bin/sh", "-c", script)
 	cmd := exec.CommandContext(ctx, filepath.Join(dir, s.level, "runsc-ext"), args...)
 	cmd.Env = append(os.Environ(), "CLONE4_SANDBOX="+platform, "CLONE4_LEVEL="+s.level)

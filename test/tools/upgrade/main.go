@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command upgrade tries another version of gVisor beside the pinned one, and prints what
-// breaks. It works on copies of the module: the source stays as it is. docs/upgrading.md
-// has the steps of an upgrade.
+// Command upgrade compares another version of gVisor with the pinned one, and prints which checks
+// fail only with the other version. It works on copies of the module, and does not change the
+// source. docs/upgrading.md has the steps of an upgrade.
 //
 //	go run ./test/tools/upgrade [version]
 //
-// The version is anything that `go get gvisor.dev/gvisor@version` takes. Without one, it is
-// the newest on gVisor's branch for the go command, "go"; where that name cannot be
-// resolved, the newest that the module proxy has. The command needs a machine on which
-// sandboxes start, and ten minutes. CI does not run it.
+// The version is anything that `go get gvisor.dev/gvisor@version` accepts. The default is the head
+// of gVisor's branch "go", which the go command can build. If that branch cannot be resolved, it
+// is the newest version of the module proxy. The command needs a machine on which sandboxes start,
+// and ten minutes. CI does not run it.
 package main
 
 import (
@@ -35,8 +35,8 @@ const (
 	notTried result = "-"
 )
 
-// checks are what is tried with each version. They need Go, and a machine on which
-// sandboxes start.
+// checks are the checks that run with each version. They need Go, and a machine on which sandboxes
+// start.
 var checks = []struct {
 	name string
 	args []string
@@ -64,7 +64,7 @@ func main() {
 	}
 }
 
-// run returns whether something fails with the other version.
+// run returns whether a check fails only with the other version.
 func run(args []string) (bool, error) {
 	query := ""
 	switch {
@@ -87,7 +87,7 @@ func run(args []string) (bool, error) {
 		return false, err
 	}
 	if other == pinned {
-		fmt.Println("That is the pinned version: there is nothing to try.")
+		fmt.Println("That is the pinned version, so there is nothing to compare.")
 		return false, nil
 	}
 	tmp, err := os.MkdirTemp("", "upgrade-*")
@@ -115,14 +115,14 @@ func run(args []string) (bool, error) {
 			broken++
 		}
 	}
-	fmt.Printf("\nWith %s, %d of what passes with the pinned version does not.\n", other, broken)
+	fmt.Printf("\nWith %s, %d checks fail that pass with the pinned version.\n", other, broken)
 	if broken > 0 {
-		fmt.Println("docs/upgrading.md says what each test protects.")
+		fmt.Println("docs/upgrading.md says what each test checks.")
 	}
 	return broken > 0, nil
 }
 
-// resolve returns the version that query is, or the newest one if it is empty.
+// resolve returns the version for query, or the default version if query is empty.
 func resolve(root, query string) (string, error) {
 	queries := []string{query}
 	if query == "" {
@@ -135,19 +135,19 @@ func resolve(root, query string) (string, error) {
 			fmt.Printf("%s@%s is %s\n", gvisor, q, version)
 			return version, nil
 		}
-		fmt.Printf("%s@%s cannot be had: %v\n", gvisor, q, err)
+		fmt.Printf("%s@%s cannot be resolved: %v\n", gvisor, q, err)
 	}
 	return "", err
 }
 
-// try runs the checks on a copy of the module in dir, with a version of gVisor, or
-// with the pinned one if it is empty. It returns the results by the checks' names.
+// try runs the checks on a copy of the module in dir, with a version of gVisor, or with the pinned
+// version if it is empty. It returns the results by the names of the checks.
 func try(root, dir, version string) (map[string]result, error) {
 	if err := copyModule(root, dir); err != nil {
 		return nil, err
 	}
-	// Tests keep the binaries that they build in the cache: not in that of the
-	// source, which may be tested at the same time.
+	// Tests keep built binaries in the user's cache. The copy needs its own, because the source may be
+	// tested at the same time.
 	gocache, err := output(root, "go", "env", "GOCACHE")
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func try(root, dir, version string) (map[string]result, error) {
 	results := make(map[string]result)
 	for _, c := range checks {
 		if results["build"] == failed {
-			results[c.name] = notTried // it would fail in the same way
+			results[c.name] = notTried // it would fail for the same reason
 			continue
 		}
 		start := time.Now()
@@ -182,7 +182,7 @@ func try(root, dir, version string) (map[string]result, error) {
 	return results, nil
 }
 
-// move makes the module in dir require a version of gVisor, and what that requires.
+// move makes the module in dir require a version of gVisor and the modules that it requires.
 func move(dir string, env []string, version string) error {
 	if out, err := command(dir, env, []string{"go", "get", gvisor + "@" + version}); err != nil {
 		return fmt.Errorf("go get %s@%s: %w\n%s", gvisor, version, err, out)
@@ -197,8 +197,8 @@ func move(dir string, env []string, version string) error {
 	if err == nil && got == version {
 		return nil
 	}
-	// It goes to another version where packages that we import are not in this one.
-	// Then the checks are to say which.
+	// go mod tidy selects another version if this one lacks packages that we import. With
+	// this version, the checks report the packages.
 	if err := os.WriteFile(gomod, wanted, 0o644); err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func move(dir string, env []string, version string) error {
 	return nil
 }
 
-// copyModule copies the files of the module, as they are.
+// copyModule copies the files of the module, with uncommitted changes.
 func copyModule(root, dir string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -236,7 +236,7 @@ func copyModule(root, dir string) error {
 	})
 }
 
-// command runs a command to its end and returns what it printed.
+// command runs a command and returns its output.
 func command(dir string, env, args []string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
@@ -251,7 +251,7 @@ func command(dir string, env, args []string) (string, error) {
 	return string(out), err
 }
 
-// output returns the one line that a command prints.
+// output returns the only line of a command's output.
 func output(dir, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
@@ -264,10 +264,10 @@ func output(dir, name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// passing are the lines of a failed `go test` that are not about the failure.
+// passing matches lines of a failed `go test` that are not about the failure.
 var passing = regexp.MustCompile(`^(ok\s|\?\s|\s*--- PASS|=== (RUN|PAUSE|CONT|NAME|ON|OK)|\s*$)`)
 
-// excerpt returns the lines that say what failed, but not many.
+// excerpt returns the first lines about a failure.
 func excerpt(out string) []string {
 	const most = 40
 	var lines []string

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command runsc-ext, for a build with the race detector. It takes the place of
-// main_cgo.go in such a build; see test/tools/race.
+// Command runsc-ext, for a build with the race detector. In such a build, this file takes the place of
+// main_cgo.go; see test/tools/race.
 package main
 
 import (
@@ -14,10 +14,10 @@ import (
 
 func main() {
 	// The race detector brings the C library, which registers each thread for
-	// rseq(2). A process that a platform forks off unmaps all memory, and the
-	// kernel ends it when it next looks for the registration. There is no asking
-	// the library later: it has to find this in the environment at its start, and
-	// a sentry starts with an empty one.
+	// rseq(2). A process that a platform forks unmaps all memory, and the kernel
+	// kills it when it next reads the registration. The library reads this
+	// setting from the environment only at its start, and a sentry starts with an
+	// empty environment.
 	const name, value = "GLIBC_TUNABLES", "glibc.pthread.rseq=0"
 	if os.Getenv(name) != value {
 		err := os.Setenv(name, value)

@@ -4,9 +4,9 @@
 //
 //	cri SOCKET METHOD REQUEST
 //
-// METHOD is a method of the runtime service. The request and the response, which goes to
-// standard output, are JSON with the field names of the interface. The exit status is 1
-// if the call fails; the reason is on standard error.
+// METHOD is a method of the runtime service. The request is JSON with the field names of the
+// interface, and so is the response on standard output. If the call fails, the exit status is 1,
+// and the reason is on standard error.
 package main
 
 import (
@@ -26,7 +26,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// timeout is the time that kubelet gives RunPodSandbox, the slowest call.
+// timeout is kubelet's time limit for RunPodSandbox, the slowest call.
 const timeout = 4 * time.Minute
 
 func main() {
