@@ -17,6 +17,7 @@ func TestMain(m *testing.M) {
 			"kvm-amd64-emulated":     few,
 			"systrap-arm64-emulated": few,
 			"ptrace-arm64-emulated":  "^(TestFDRead|TestFDAutoreap)$",
+			"kvm-arm64-emulated":     "^(TestFDRead|TestFDAutoreap)$",
 		},
 	})
 }

@@ -151,7 +151,7 @@ func (s *Suite) environments() []environment {
 			return cmd, err
 		}})
 	}
-	for _, m := range []struct{ arch, platform string }{{"amd64", "kvm"}, {"arm64", "systrap"}, {"arm64", "ptrace"}} {
+	for _, m := range []struct{ arch, platform string }{{"amd64", "kvm"}, {"arm64", "systrap"}, {"arm64", "ptrace"}, {"arm64", "kvm"}} {
 		envs = append(envs, environment{name: m.platform + "-" + m.arch + "-emulated", emulated: true, command: func(args []string) (*exec.Cmd, error) {
 			return sandbox.EmulatedAt(s.Level, m.arch, m.platform, settings(m.platform), s.Package, args...)
 		}})

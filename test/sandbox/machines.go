@@ -68,8 +68,15 @@ func EmulatedAt(level, arch, platform string, settings []string, pkg string, arg
 		files += " " + levelFile + ":/" + filepath.Base(bin) + LevelSuffix
 	}
 	cmd.Env = append(os.Environ(), "MACHINE_FILES="+files, "MACHINE_S=3600")
+	if arch == "arm64" && platform == "kvm" {
+		cmd.Env = append(cmd.Env, kvmOnARM64...)
+	}
 	return cmd, nil
 }
+
+// kvmOnARM64 describes an emulated arm64 processor that has EL2. The emulator is slow with
+// SVE and with the architected algorithm of pointer authentication.
+var kvmOnARM64 = []string{"MACHINE_TYPE=virt,virtualization=on", "MACHINE_CPU=max,pauth-impdef=on,sve=off", "MACHINE_SMP=1"}
 
 // runner returns the path of a runner, which needs qemu. The path is in an environment variable,
 // or in the directory "shared" beside the source. docs/reference-kernel.md describes runners.

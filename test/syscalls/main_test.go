@@ -11,6 +11,9 @@ import (
 func TestMain(m *testing.M) {
 	kit.Main(m, kit.Suite{
 		Package: "runsc-ext/test/syscalls",
-		Few:     map[string]string{"ptrace-arm64-emulated": "^(TestFlagBits|TestStack|TestTLS|TestVforkKilled|TestTracedSteps)$"},
+		Few: map[string]string{
+			"ptrace-arm64-emulated": "^(TestFlagBits|TestStack|TestTLS|TestVforkKilled|TestTracedSteps)$",
+			"kvm-arm64-emulated":    "^(TestFlagBits|TestStack|TestTLS|TestVforkKilled)$",
+		},
 	})
 }
