@@ -144,7 +144,7 @@ func measurements() []measurement {
 		}
 		add(64, 2, []string{fd}, fmt.Sprintf("threads-%d/clone3", threads), fmt.Sprintf("threads-%d/clonefd", threads))
 	}
-	for _, way := range []string{"wait", "sigchld", "pidfd", "clonefd"} {
+	for _, way := range []string{"wait", "sigchld", "pidfd", "waitid", "clonefd", "read"} {
 		add(80, 1, []string{native, fd}, "end/fork-"+way, "end/spawn-"+way)
 		add(200, 1, []string{native, fd}, "end/vm-"+way)
 	}

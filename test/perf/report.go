@@ -237,8 +237,8 @@ func (r *report) comparisons() []comparison {
 					continue
 				}
 				add(t.name, name, t.name, path+"/"+kind+"-sigchld")
-				if way == "clonefd" {
-					add(t.name, name, t.name, path+"/"+kind+"-pidfd")
+				if to := map[string]string{"clonefd": "-pidfd", "read": "-waitid"}[way]; to != "" {
+					add(t.name, name, t.name, path+"/"+kind+to)
 				}
 			}
 		case group != "refused" && strings.HasPrefix(method, "clone4"):

@@ -464,10 +464,11 @@ static void threads(int threads, enum method m, int fd, int n)
 
 /*
  * Ways to follow a child: by a SIGCHLD handler and waitpid, by a pidfd, poll and waitid,
- * by a descriptor of CLONE_FD, poll and read; "wait" is a waitpid that blocks.
+ * by a descriptor of CLONE_FD, poll and read. The others block in their last call alone:
+ * "wait" in waitpid, "waitid" in waitid for a pidfd, "read" in a read.
  */
-enum way { WAIT, SIGCHLD_HANDLER, PIDFD, CLONEFD, NO_WAY };
-static const char *const ways[] = { "wait", "sigchld", "pidfd", "clonefd", "no way" };
+enum way { WAIT, SIGCHLD_HANDLER, PIDFD, PIDFD_WAITID, CLONEFD, CLONEFD_READ, NO_WAY };
+static const char *const ways[] = { "wait", "sigchld", "pidfd", "waitid", "clonefd", "read", "no way" };
 
 static enum way find_way(const char *name)
 {
@@ -482,10 +483,12 @@ static inline __attribute__((always_inline)) long create_followed(enum way w, st
 {
 	switch (w) {
 	case PIDFD:
+	case PIDFD_WAITID:
 		c.flags |= CLONE_PIDFD;
 		c.fd = fd;
 		return create(CLONE3, &c);
 	case CLONEFD:
+	case CLONEFD_READ:
 		c.flags = (c.flags & ~(unsigned long)EXIT_SIGNAL) | CLONE_FD | CLONE_AUTOREAP;
 		c.fd = fd;
 		return create(CLONE4, &c);
@@ -497,7 +500,7 @@ static inline __attribute__((always_inline)) long create_followed(enum way w, st
 /* collect learns of the exit from a descriptor that is ready, and closes it. */
 static void collect(enum way w, int fd, int code, int status)
 {
-	if (w == CLONEFD) {
+	if (w == CLONEFD || w == CLONEFD_READ) {
 		struct clonefd_info info;
 
 		if (read(fd, &info, sizeof(info)) != sizeof(info) || info.code != code || info.status != status)
@@ -534,9 +537,12 @@ static void follow(enum way w, struct child c)
 	case WAIT:
 		wait_for(pid);
 		break;
-	default:
+	case PIDFD:
+	case CLONEFD:
 		if (poll(&p, 1, -1) != 1)
 			fail("poll");
+		/* fallthrough */
+	default:
 		collect(w, p.fd, CLD_EXITED, 0);
 	}
 }
@@ -914,11 +920,11 @@ static void measure(char *line)
 	    sscanf(line, "%15[a-z]/%31[a-z0-9_-] %d %1023[^\n]", group, what, &n, command) < 3)
 		fail("%s", line);
 	m = find_method(what);
-	if (strstr(what, "clonefd") && !clone4_fd_available()) {
+#define IS(name) (strcmp(group, name) == 0)
+	if ((strstr(what, "clonefd") || (IS("end") && strstr(what, "-read"))) && !clone4_fd_available()) {
 		say("unsupported");
 		return;
 	}
-#define IS(name) (strcmp(group, name) == 0)
 	if (IS("process") && have(m)) {
 		process(m, n);
 	} else if (IS("spawn") && strcmp(what, "posix_spawn") == 0) {
