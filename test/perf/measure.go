@@ -142,7 +142,7 @@ func measurements() []measurement {
 		for _, method := range []string{"clone3", "clone4"} {
 			add(64, 2, []string{native, stock, ours}, fmt.Sprintf("threads-%d/%s", threads, method))
 		}
-		add(64, 2, []string{fd}, fmt.Sprintf("threads-%d/clone3", threads), fmt.Sprintf("threads-%d/clonefd", threads))
+		add(64, 2, []string{fd}, fmt.Sprintf("threads-%d/clone3", threads), fmt.Sprintf("threads-%d/pidfd", threads), fmt.Sprintf("threads-%d/clonefd", threads))
 	}
 	for _, way := range []string{"wait", "sigchld", "pidfd", "waitid", "clonefd", "read"} {
 		add(80, 1, []string{native, fd}, "end/fork-"+way, "end/spawn-"+way)
@@ -153,8 +153,10 @@ func measurements() []measurement {
 		if children == 10000 {
 			every = 4
 		}
-		for _, way := range []string{"wait", "pidfd", "pidfd-epoll", "clonefd", "clonefd-epoll"} {
-			add(children, every, []string{fd}, fmt.Sprintf("many-%d/%s", children, way))
+		if children > 1 {
+			for _, way := range []string{"wait", "pidfd", "pidfd-epoll", "clonefd", "clonefd-epoll"} {
+				add(children, every, []string{fd}, fmt.Sprintf("many-%d/%s", children, way))
+			}
 		}
 		for _, pair := range []string{"wait-wait", "pidfd-pidfd", "clonefd-clonefd"} {
 			add(100, every, []string{fd}, fmt.Sprintf("live-%d/%s", children, pair))

@@ -215,8 +215,11 @@ type comparison struct {
 	lead, next *ratio // by the units of times
 }
 
+// fewest are the smallest numbers of live children that are measured.
+var fewest = map[string]string{"many": "100", "live": "1"}
+
 // comparisons compares clone4, through each ABI, with clone3 in the same sandbox and in
-// stock runsc, and ways to follow a child with the oldest one.
+// stock runsc; ways to follow a child with the oldest one; and many children with few.
 func (r *report) comparisons() []comparison {
 	var all []comparison
 	units := r.times()
@@ -226,7 +229,7 @@ func (r *report) comparisons() []comparison {
 		}
 	}
 	for _, name := range r.names {
-		group, _, _ := nameParts(name)
+		group, number, _ := nameParts(name)
 		path, method, _ := strings.Cut(name, "/")
 		clone3 := path + "/clone3"
 		switch {
@@ -247,7 +250,14 @@ func (r *report) comparisons() []comparison {
 				add(ours, name, stock, clone3)
 			}
 		case group == "threads" && method == "clonefd":
-			add(fd, name, fd, clone3)
+			add(fd, name, fd, path+"/pidfd")
+		case group == "many" || group == "live":
+			if strings.HasPrefix(method, "clonefd") {
+				add(fd, name, fd, path+"/"+strings.ReplaceAll(method, "clonefd", "pidfd"))
+			}
+			if number == "10000" {
+				add(fd, name, fd, group+"-"+fewest[group]+"/"+method)
+			}
 		}
 	}
 	return all

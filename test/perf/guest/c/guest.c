@@ -61,13 +61,14 @@ static _Noreturn void fail(const char *format, ...)
 
 /* System calls that use no memory of the C library, for children that share it. */
 
-static inline long raw(long number, long a, long b, long c, long d)
+static inline long raw5(long number, long a, long b, long c, long d, long e)
 {
 #if defined(__x86_64__)
 	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
 	long ret;
 
-	__asm__ __volatile__("syscall" : "=a"(ret) : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+	__asm__ __volatile__("syscall" : "=a"(ret) : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
 	return ret;
 #elif defined(__aarch64__)
 	register long x8 __asm__("x8") = number;
@@ -75,11 +76,14 @@ static inline long raw(long number, long a, long b, long c, long d)
 	register long x1 __asm__("x1") = b;
 	register long x2 __asm__("x2") = c;
 	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
 
-	__asm__ __volatile__("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
+	__asm__ __volatile__("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
 	return x0;
 #endif
 }
+
+static inline long raw(long number, long a, long b, long c, long d) { return raw5(number, a, b, c, d, 0); }
 
 /*
  * A child with a stack of its own finds the function that it calls at the top of the
@@ -410,7 +414,7 @@ static void thread_library(int n)
 #define MAX_THREADS 32
 static struct {
 	enum method method;
-	int fd; /* whether children have descriptors of CLONE_FD */
+	unsigned long flags; /* CLONE_FD or CLONE_PIDFD, if children have descriptors */
 	int each;
 	int go;
 	int errors;
@@ -423,29 +427,38 @@ static void run_creator(void)
 		raw(SYS_futex, (long)&crowd.go, FUTEX_WAIT, 0, 0);
 	for (int i = 0; i < crowd.each; i++) {
 		int status = 0, fd = -1;
-		char info[24];
+		siginfo_t info;
 		struct child c = { .flags = SIGCHLD };
-		long pid;
+		long pid, ret;
 
-		if (crowd.fd)
-			c = (struct child){ .flags = CLONE_FD | CLONE_AUTOREAP, .fd = &fd };
+		if (crowd.flags) {
+			c.flags = crowd.flags;
+			c.fd = &fd;
+		}
 		pid = create(crowd.method, &c);
 		if (pid == 0)
 			raw(SYS_exit_group, 0, 0, 0, 0);
-		if (crowd.fd ? pid < 0 || raw(SYS_read, fd, (long)info, sizeof(info), 0) != sizeof(info) || raw(SYS_close, fd, 0, 0, 0)
-			     : raw(SYS_wait4, pid, (long)&status, __WALL, 0) != pid || status != 0)
+		if (crowd.flags & CLONE_FD)
+			ret = raw(SYS_read, fd, (long)&info, sizeof(struct clonefd_info), 0) - (long)sizeof(struct clonefd_info);
+		else if (crowd.flags)
+			ret = raw5(SYS_waitid, P_PIDFD, fd, (long)&info, WEXITED, 0);
+		else
+			ret = raw(SYS_wait4, pid, (long)&status, __WALL, 0) - pid;
+		if (crowd.flags)
+			raw(SYS_close, fd, 0, 0, 0);
+		if (ret != 0 || status != 0)
 			__atomic_fetch_add(&crowd.errors, 1, __ATOMIC_RELAXED);
 	}
 	raw(SYS_exit, 0, 0, 0, 0);
 }
 
-static void threads(int threads, enum method m, int fd, int n)
+static void threads(int threads, enum method m, unsigned long flags, int n)
 {
 	static char stacks[MAX_THREADS][16 << 10] __attribute__((aligned(16)));
 	static int tids[MAX_THREADS];
 
 	crowd.method = m;
-	crowd.fd = fd;
+	crowd.flags = flags;
 	crowd.each = n / threads;
 	crowd.go = crowd.errors = 0;
 	for (int i = 0; i < threads; i++)
@@ -937,8 +950,10 @@ static void measure(char *line)
 		thread(m, n);
 	} else if (IS("threads") && number <= MAX_THREADS && have(m)) {
 		threads(number, m, 0, n);
+	} else if (IS("threads") && number <= MAX_THREADS && find_way(what) == PIDFD) {
+		threads(number, CLONE3, CLONE_PIDFD | SIGCHLD, n);
 	} else if (IS("threads") && number <= MAX_THREADS && find_way(what) == CLONEFD) {
-		threads(number, CLONE4, 1, n);
+		threads(number, CLONE4, CLONE_FD | CLONE_AUTOREAP, n);
 	} else if (IS("end") || IS("many") || IS("live") || IS("hold")) {
 		char *dash = strchr(what, '-');
 		enum way w = NO_WAY;
