@@ -18,9 +18,10 @@ var (
 	exitParentAckedOffset, errExitParentAcked = offsetOf[bool](reflect.TypeFor[kernel.Task](), "exitParentAcked")
 )
 
-// CheckCloneFD returns an error if this gVisor does not suit CloneWithFD. The error
-// names the field that is missing, and the way out.
-func CheckCloneFD() error {
+// EnableCloneFD makes CloneWithFD usable. It must be called before the sentry boots. The
+// error names a field that this gVisor lacks, and the way out.
+func EnableCloneFD() error {
+	registerSink()
 	return errors.Join(errLeader, errExitParentAcked, errListenerField)
 }
 

@@ -120,7 +120,7 @@ func listenerType(e *waiter.Entry) reflect.Type {
 }
 
 // listenerField is where the listener is. It is nil in a gVisor without the field: see
-// CheckCloneFD.
+// EnableCloneFD.
 var listenerField, errListenerField = func() ([]int, error) {
 	typ, want := reflect.TypeFor[waiter.Entry](), reflect.TypeFor[waiter.EventListener]()
 	f, ok := typ.FieldByName("eventListener")

@@ -71,7 +71,7 @@ func TestOffsetOf(t *testing.T) {
 			}
 		}
 	}
-	if err := CheckCloneFD(); err != nil {
+	if err := EnableCloneFD(); err != nil {
 		t.Error(err)
 	}
 }
@@ -81,6 +81,9 @@ func TestOffsetOf(t *testing.T) {
 // the end of a session.
 func TestCloneSink(t *testing.T) {
 	seccheck.Initialize()
+	if err := EnableCloneFD(); err != nil {
+		t.Fatal(err)
+	}
 	s := new(cloneSink)
 	sinks := func() []string {
 		var names []string
@@ -118,6 +121,12 @@ func TestCloneSink(t *testing.T) {
 	deleteSession(t)
 	disabled("after the end of the session")
 	use("clone4")
+	if set := seccheck.Global.GetFieldSet(seccheck.PointClone); !set.Local.Empty() || !set.Context.Empty() {
+		t.Errorf("without a session, clones collect the fields %+v, want none", set)
+	}
+	if err := seccheck.Create(&seccheck.SessionConfig{Name: seccheck.DefaultSessionName, Sinks: []seccheck.SinkConfig{{Name: sinkName}}}, false); err == nil {
+		t.Error("a session with the sentry's own sink was created")
+	}
 	createSession(t)
 	use("clone4", "null")
 	checkSessionFields(t, "created after the sink was added")
@@ -140,6 +149,9 @@ func TestCloneSink(t *testing.T) {
 // the sink is being added.
 func TestCloneSinkRace(t *testing.T) {
 	seccheck.Initialize()
+	if err := EnableCloneFD(); err != nil {
+		t.Fatal(err)
+	}
 	for range 5000 {
 		s := new(cloneSink)
 		task := new(kernel.Task)

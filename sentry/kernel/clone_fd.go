@@ -31,7 +31,7 @@ import (
 // sentry ignores the error (doSyscallInvoke in gVisor's task_syscall.go) and stores
 // the value: the value is then the negative error number.
 //
-// Preconditions: as for Clone, and CheckCloneFD has returned nil.
+// Preconditions: as for Clone, and EnableCloneFD has returned nil.
 func CloneWithFD(t *kernel.Task, flags uint64, args *extlinux.Clone4FDArgs) (kernel.ThreadID, *kernel.SyscallControl, error) {
 	if flags&^extlinux.CLONE4_FD_VALID_FLAGS != 0 {
 		return 0, nil, linuxerr.EINVAL

@@ -107,10 +107,11 @@ func (f *cloneFDFileDescription) Read(ctx context.Context, dst usermem.IOSequenc
 			info.Code = gvisorlinux.CLD_DUMPED
 		}
 	}
-	buf, err := binary.Append(nil, binary.LittleEndian, &info)
-	if err != nil {
-		return 0, err
-	}
+	buf := make([]byte, 0, extlinux.SizeOfClonefdInfo)
+	buf = binary.LittleEndian.AppendUint32(buf, uint32(info.Code))
+	buf = binary.LittleEndian.AppendUint32(buf, uint32(info.Status))
+	buf = binary.LittleEndian.AppendUint64(buf, info.Utime)
+	buf = binary.LittleEndian.AppendUint64(buf, info.Stime)
 
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -3,10 +3,13 @@
 package kernel
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/fd"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
@@ -43,10 +46,51 @@ func (s *cloneSink) expect(t *kernel.Task, p *pendingClone) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.ready() {
-		seccheck.Global.AppendSink(s, s.requests())
-		s.appended.Add(1)
+		s.add()
 	}
 }
+
+// add has the point call the sink. The fields of a point are those of the last sink that
+// requests the point, and the sink needs none: each would cost every clone in the sandbox.
+//
+// Without a session, seccheck.Create adds the sink: it holds the mutex of sessions, so that
+// no session can be created meanwhile and lose its fields. Create fails afterwards, and
+// leaves no session. With a session, the sink requests what the session may need.
+func (s *cloneSink) add() {
+	err := seccheck.Create(&seccheck.SessionConfig{
+		Name:  seccheck.DefaultSessionName,
+		Sinks: []seccheck.SinkConfig{{Name: sinkName, Config: map[string]any{sinkName: s}}},
+	}, false /* force */)
+	if !errors.Is(err, errAdded) {
+		s.append(s.requests())
+	}
+}
+
+func (s *cloneSink) append(reqs []seccheck.PointReq) {
+	seccheck.Global.AppendSink(s, reqs)
+	s.appended.Add(1)
+}
+
+// sinkName is the name of the sink in a list of trace sessions.
+const sinkName = "clone4"
+
+// errAdded is the error that seccheck.Create returns when it has added the sink.
+var errAdded = errors.New("the sink is added")
+
+// registerSink makes the sink known to seccheck.Create. No lock protects what is known.
+var registerSink = sync.OnceFunc(func() {
+	seccheck.RegisterSink(seccheck.SinkDesc{
+		Name: sinkName,
+		New: func(config map[string]any, _ *fd.FD) (seccheck.Sink, error) {
+			s, ok := config[sinkName].(*cloneSink)
+			if !ok {
+				return nil, fmt.Errorf("the sink %s is the sentry's own: name another one", sinkName)
+			}
+			s.append([]seccheck.PointReq{{Pt: seccheck.PointClone}})
+			return nil, errAdded
+		},
+	})
+})
 
 func (s *cloneSink) forget(t *kernel.Task) { s.pending.Delete(t) }
 
@@ -55,12 +99,12 @@ func (s *cloneSink) ready() bool {
 	return s.appended.Load() != s.stopped.Load() && seccheck.Global.Enabled(seccheck.PointClone)
 }
 
-// requests returns what AppendSink needs for the point to call the sink.
+// requests returns what AppendSink needs for the point to call the sink beside a trace
+// session.
 //
-// AppendSink replaces the fields of a point: they are not kept for each sink. A trace
-// session that has the point keeps its fields, because the sink then requests
-// nothing. If no session has the point, one may be created before AppendSink runs:
-// the fields that the sink requests are all that a session can ask for.
+// A session that has the point keeps its fields, because the sink then requests nothing.
+// Else another session may be created before AppendSink runs: the fields that the sink
+// requests are all that a session can ask for.
 func (s *cloneSink) requests() []seccheck.PointReq {
 	if seccheck.Global.Enabled(seccheck.PointClone) {
 		return nil
@@ -77,7 +121,7 @@ func (s *cloneSink) requests() []seccheck.PointReq {
 }
 
 // Name implements seccheck.Sink.Name.
-func (s *cloneSink) Name() string { return "clone4" }
+func (s *cloneSink) Name() string { return sinkName }
 
 // Stop implements seccheck.Sink.Stop. It is called with seccheck's registration mutex
 // locked, so that it must not call seccheck.

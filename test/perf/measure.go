@@ -3,39 +3,29 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/perf/benchmath"
-
+	"runsc-ext/test/perf/guest"
 	"runsc-ext/test/sandbox"
 )
-
-// target is what guests run in.
-type target struct {
-	name     string
-	binary   string // empty: no sandbox
-	platform string
-}
 
 const (
 	native = "native"
 	stock  = "stock"
 	ours   = "runsc-ext"
 	off    = "off"
-	fd     = "fd"
+	fd     = "fd" // in use: each sandbox begins with a child of CLONE_FD
 )
 
 // parseTarget parses name=path.
@@ -48,38 +38,47 @@ func parseTarget(s string) (target, error) {
 	return target{name: name, binary: path}, err
 }
 
-// build builds the targets and the guest.
-func build(dir, platform string) (targets []target, guest string, err error) {
-	if guest, err = sandbox.Build("runsc-ext/test/perf/guest", runtime.GOARCH); err != nil {
-		return nil, "", err
+// kind returns which of the targets above t is like: one more that is named fd-NAME is
+// measured as fd, any other as runsc-ext.
+func (t target) kind() string {
+	switch {
+	case strings.HasPrefix(t.name, fd):
+		return fd
+	case slices.Contains([]string{native, stock, off}, t.name):
+		return t.name
 	}
+	return ours
+}
+
+// build builds the targets.
+func build(dir, platform string) ([]target, error) {
 	stockBinary, err := sandbox.Build("gvisor.dev/gvisor/runsc", runtime.GOARCH)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	oursBinary, err := sandbox.Binary()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	// Copies, side by side: what is measured must not be built again meanwhile, and
 	// must not differ by where it is.
-	targets = []target{{name: native}, {stock, stockBinary, platform}, {ours, oursBinary, platform}, {off, oursBinary, platform}, {fd, oursBinary, platform}}
+	targets := []target{{name: native}, {stock, stockBinary, platform}, {ours, oursBinary, platform}, {off, oursBinary, platform}, {fd, oursBinary, platform}}
 	for i, t := range targets {
 		if t.binary == "" {
 			continue
 		}
 		to := filepath.Join(dir, t.name, "runsc")
 		if err := copyFile(to, t.binary); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		targets[i].binary = to
 	}
 	for _, level := range []string{off, fd} {
 		if err := os.WriteFile(filepath.Join(dir, level, "runsc.clone4"), []byte(level+"\n"), 0o644); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 	}
-	return targets, guest, nil
+	return targets, nil
 }
 
 func copyFile(to, from string) error {
@@ -99,269 +98,293 @@ func copyFile(to, from string) error {
 	return errors.Join(err, dst.Close())
 }
 
-// command returns the command that runs args in t.
-func (t target) command(ctx context.Context, args ...string) *exec.Cmd {
-	if t.binary != "" {
-		args = append(append(append([]string{t.binary}, sandbox.Flags(t.platform)...), "do"), args...)
-	}
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.WaitDelay = 5 * time.Second
-	return cmd
-}
+// Units of samples.
+const (
+	cpuTime  = "cpu-ns"
+	wallTime = "wall-ns"
+	size     = "B"
+)
 
-// output runs args in t and returns what they print.
-func (t target) output(ctx context.Context, args ...string) (string, error) {
-	// Longer than anything takes, so that a sandbox that hangs ends the run.
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	cmd := t.command(ctx, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%v: %w\n%s%s", cmd, err, stdout.Bytes(), stderr.Bytes())
-	}
-	return stdout.String(), nil
-}
+// key is what a sample is of.
+type key struct{ name, unit string }
 
-// samples are the measured values of one target, one of each round, by what was
-// measured.
-type samples map[string]map[int]float64
+// samples are the measured values of one target, one of each round.
+type samples map[key]map[int]float64
 
-// measurement is one run of this command.
+// measurement is something to measure.
 type measurement struct {
-	guest   string
-	targets []target
-}
-
-// part is something to measure.
-type part struct {
 	name  string
-	every int // measured in one of so many rounds
-	run   func(ctx context.Context, t target) (map[string]float64, error)
+	n     int    // how often in a row, so that a sandbox needs some 50 ms
+	args  string // of a program
+	every int    // measured in one of so many rounds
+	in    []string
 }
 
-// rounds measures everything in every target, in so many rounds, or until it is
-// stopped, and adds that to the results. The order of the targets is another one each
-// time.
-func (m *measurement) rounds(ctx context.Context, n int, match *regexp.Regexp, results map[string]samples) (map[string]samples, error) {
-	first := 0
-	for _, t := range m.targets {
-		if results[t.name] == nil {
-			results[t.name] = make(samples)
+// measurements returns everything that there is to measure.
+func measurements() []measurement {
+	var all []measurement
+	add := func(n, every int, in []string, names ...string) {
+		for _, name := range names {
+			all = append(all, measurement{name: name, n: n, every: every, in: in})
 		}
-		for _, values := range results[t.name] {
+	}
+	add(1, 1, nil, "sandbox/do-true")
+	add(80, 1, nil, "process/fork", "process/clone3", "process/clone4", "process/clone4-x32", "process/clone4-i386")
+	add(80, 1, nil, "spawn/posix_spawn", "spawn/clone3", "spawn/clone4", "spawn/clone4-x32", "spawn/clone4-i386")
+	add(400, 1, nil, "thread/pthread", "thread/clone3", "thread/clone4", "thread/clone4-x32", "thread/clone4-i386")
+	add(20, 1, nil, "large/clone3", "large/clone4")
+	add(20000, 1, nil, "call/getpid")
+	add(1000, 1, nil, "pipe/round-trip")
+	add(5000, 1, nil, "pipe/self", "file/stat", "file/open-close", "file/read", "file/write")
+	add(500, 1, nil, "file/map")
+	add(5000, 1, nil, "refused/unknown", "refused/clone3", "refused/clone4", "refused/clone4-x32", "refused/clone4-i386")
+	for _, threads := range []int{1, 2, 8, 32} {
+		for _, method := range []string{"clone3", "clone4"} {
+			add(64, 2, []string{native, stock, ours}, fmt.Sprintf("threads-%d/%s", threads, method))
+		}
+		add(64, 2, []string{fd}, fmt.Sprintf("threads-%d/clone3", threads), fmt.Sprintf("threads-%d/pidfd", threads), fmt.Sprintf("threads-%d/clonefd", threads))
+	}
+	for _, way := range []string{"wait", "sigchld", "pidfd", "waitid", "clonefd", "read"} {
+		add(80, 1, []string{native, fd}, "end/fork-"+way, "end/spawn-"+way)
+		add(200, 1, []string{native, fd}, "end/vm-"+way)
+	}
+	for _, children := range []int{1, 100, 1000, 10000} {
+		every := 2
+		if children == 10000 {
+			every = 4
+		}
+		if children > 1 {
+			for _, way := range []string{"wait", "pidfd", "pidfd-epoll", "clonefd", "clonefd-epoll"} {
+				add(children, every, []string{fd}, fmt.Sprintf("many-%d/%s", children, way))
+			}
+		}
+		for _, pair := range []string{"wait-wait", "pidfd-pidfd", "clonefd-clonefd"} {
+			add(100, every, []string{fd}, fmt.Sprintf("live-%d/%s", children, pair))
+		}
+	}
+	add(0, 3, nil, "memory/sandbox")
+	add(100, 3, nil, "memory/process")
+	add(1000, 3, []string{fd}, "memory/wait", "memory/pidfd", "memory/clonefd", "memory/exited-pidfd", "memory/exited-clonefd")
+	for name, command := range map[string]string{
+		"shell":    "i=0; while [ $i -lt 20 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done",
+		"dd":       "exec dd if=/dev/zero of=/dev/null bs=1 count=20000 2>/dev/null",
+		"find":     "exec find /usr/share/doc -size +100k >/dev/null",
+		"go-build": "exec go build -gcflags=-N -o /tmp/perf-guest-build runsc-ext/test/perf/large",
+	} {
+		all = append(all, measurement{name: "program/" + name, n: 1, args: command, every: 2, in: []string{native, stock, ours, off}})
+	}
+	return all
+}
+
+// rounds are what one run of this command measures.
+type rounds struct {
+	guests  guest.Programs
+	targets []target
+	results map[string]samples // by target
+}
+
+// run measures everything in every target, in n rounds or until it is stopped, and adds
+// that to the results. In a round every target has its guests run all the time, and each
+// thing is measured in all targets one after the other, in a new order: what the machine
+// does at that moment is in all of them.
+func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
+	first := 0
+	for _, t := range r.targets {
+		if r.results[t.name] == nil {
+			r.results[t.name] = make(samples)
+		}
+		for _, values := range r.results[t.name] {
 			for round := range values {
 				first = max(first, round+1)
 			}
 		}
 	}
+	var all []measurement
+	for _, m := range measurements() {
+		if match.MatchString(m.name) {
+			all = append(all, m)
+		}
+	}
 	for round := range n {
 		fmt.Fprintf(os.Stderr, "\rround %d of %d", round+1, n)
-		for _, p := range m.parts() {
-			if round%p.every != 0 || !match.MatchString(p.name) {
-				continue
-			}
-			for _, i := range rand.Perm(len(m.targets)) {
-				t := m.targets[i]
-				if t.name == fd && p.name != "ends" {
-					continue // what there is at level fd alone
-				}
-				values, err := p.run(ctx, t)
-				if ctx.Err() != nil {
-					fmt.Fprintln(os.Stderr, "\nstopped")
-					return results, nil
-				}
-				if err != nil {
-					return nil, fmt.Errorf("%s in %s: %w", p.name, t.name, err)
-				}
-				for name, v := range values {
-					if results[t.name][name] == nil {
-						results[t.name][name] = make(map[int]float64)
-					}
-					results[t.name][name][first+round] = v
-				}
-			}
+		err := r.round(ctx, first+round, round, all)
+		if ctx.Err() != nil {
+			fmt.Fprintln(os.Stderr, "\nstopped")
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
 	fmt.Fprintln(os.Stderr)
-	return results, nil
+	return nil
 }
 
-func (m *measurement) parts() []part {
-	parts := []part{
-		{"start", 1, m.start},
-		{"calls", 1, func(ctx context.Context, t target) (map[string]float64, error) {
-			return m.inGuest(ctx, t, "calls", "2")
-		}},
-		{"children", 1, func(ctx context.Context, t target) (map[string]float64, error) {
-			return m.inGuest(ctx, t, "children", "2")
-		}},
-		{"ends", 1, func(ctx context.Context, t target) (map[string]float64, error) {
-			return m.inGuest(ctx, t, "ends", "2")
-		}},
-		m.program("shell", 1, "/bin/sh", "-c", "i=0; while [ $i -lt 20 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"),
-		m.program("dd", 1, "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000"),
-		m.program("find", 1, "find", "/usr/share/doc", "-size", "+100k"),
-		m.program("go-build", 2, "go", "build", "-gcflags=-N", "-o", "/tmp/guest", "runsc-ext/test/perf/guest"),
-		{"memory", 3, m.memory},
-	}
-	for _, n := range []int{1, 100, 1000, 10000} {
-		parts = append(parts, part{"live", 3, func(ctx context.Context, t target) (map[string]float64, error) {
-			return m.inGuest(ctx, t, "live", strconv.Itoa(n))
-		}})
-	}
-	return parts
-}
-
-// inGuest runs the guest, and returns the median of each thing that it has measured.
-func (m *measurement) inGuest(ctx context.Context, t target, args ...string) (map[string]float64, error) {
-	out, err := t.output(ctx, append([]string{m.guest}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	all := make(map[string][]float64)
-	for line := range strings.Lines(out) {
-		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		ns, err := strconv.ParseFloat(value, 64)
-		if !ok || err != nil {
-			return nil, fmt.Errorf("the guest printed %q, which is no name with a number", line)
+func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (err error) {
+	sessions := make(map[string]*session)
+	defer func() {
+		for _, s := range sessions {
+			err = errors.Join(err, s.close())
 		}
-		all[name] = append(all[name], ns)
+	}()
+	// A guest of this round, in a sandbox of its own.
+	get := func(t target, large bool) (*session, error) {
+		name, program := t.name, r.guests.C
+		if large {
+			name, program = t.name+" large", r.guests.Large
+		}
+		if sessions[name] == nil {
+			s, err := r.guestIn(ctx, t, program)
+			if err != nil {
+				return nil, err
+			}
+			sessions[name] = s
+		}
+		return sessions[name], nil
 	}
-	medians := make(map[string]float64)
-	for name, values := range all {
-		medians[name] = median(values)
+	for _, i := range rand.Perm(len(all)) {
+		m := all[i]
+		if round%m.every != 0 {
+			continue
+		}
+		for _, j := range rand.Perm(len(r.targets)) {
+			t := r.targets[j]
+			if m.in != nil && !slices.Contains(m.in, t.kind()) {
+				continue
+			}
+			add := func(name, unit string, value float64) {
+				k := key{name, unit}
+				if r.results[t.name][k] == nil {
+					r.results[t.name][k] = make(map[int]float64)
+				}
+				if value != 0 {
+					r.results[t.name][k][id] = value
+				}
+			}
+			var err error
+			switch group, _, _ := nameParts(m.name); {
+			case group == "sandbox":
+				err = r.empty(ctx, t, m.name, add)
+			case group == "memory":
+				err = r.memory(ctx, t, m, add)
+			default:
+				var s *session
+				if s, err = get(t, group == "large"); err == nil {
+					err = r.times(ctx, t, s, m, add)
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("in %s: %w", t.name, err)
+			}
+		}
 	}
-	return medians, nil
+	return nil
 }
 
-func median(values []float64) float64 {
-	return benchmath.AssumeNothing.Summary(benchmath.NewSample(values, &benchmath.DefaultThresholds), 0).Center
+// guestIn starts a guest.
+func (r *rounds) guestIn(ctx context.Context, t target, program []string) (*session, error) {
+	s, err := t.start(ctx, program...)
+	if err == nil && t.kind() == fd && len(program) == len(r.guests.C) {
+		_, err = s.measure("end/vm-clonefd", 1, "")
+	}
+	return s, err
 }
 
-// start measures how long a sandbox takes that runs a program which does nothing,
-// and the size of the binary.
-func (m *measurement) start(ctx context.Context, t target) (map[string]float64, error) {
+// times measures what CPU time and wall time something takes.
+func (r *rounds) times(ctx context.Context, t target, s *session, m measurement, add func(name, unit string, value float64)) error {
+	phases, err := s.measure(m.name, m.n, m.args)
+	if err != nil {
+		return err
+	}
+	for _, p := range phases {
+		name := m.name
+		if p.name != "" {
+			name += "-" + p.name
+		}
+		add(name, wallTime, p.wall/float64(m.n))
+		add(name, cpuTime, p.cpu/float64(m.n))
+	}
+	if len(phases) != 1 || s.cpu != "" {
+		return nil
+	}
+	// Without a cgroup the CPU time is that of a whole sandbox.
+	program := r.guests.C
+	if strings.HasPrefix(m.name, "large/") {
+		program = r.guests.Large
+	}
+	alone, err := r.guestIn(ctx, t, program)
+	if err != nil {
+		return err
+	}
+	_, err = alone.measure(m.name, m.n, m.args)
+	if err := errors.Join(err, alone.close()); err != nil {
+		return err
+	}
+	add(m.name, cpuTime, alone.rusage()/float64(m.n))
+	return nil
+}
+
+// empty measures a sandbox that runs a program which does nothing, and its binary.
+func (r *rounds) empty(ctx context.Context, t target, name string, add func(name, unit string, value float64)) error {
 	start := time.Now()
-	if _, err := t.output(ctx, "true"); err != nil {
-		return nil, err
+	s, err := t.start(ctx, "true")
+	if err != nil {
+		return err
 	}
-	values := map[string]float64{"sandbox/do-true": float64(time.Since(start).Nanoseconds())}
+	s.stdin.Close()
+	_, err = io.Copy(io.Discard, s.stdout)
+	if err := errors.Join(err, s.cmd.Wait()); err != nil {
+		return fmt.Errorf("%v: %w\n%s", s.cmd, err, s.stderr.Bytes())
+	}
+	add(name, wallTime, float64(time.Since(start).Nanoseconds()))
+	cpu := s.rusage()
+	if s.cpu != "" {
+		if cpu, err = s.cpuTime(); err != nil {
+			return err
+		}
+	}
+	add(name, cpuTime, cpu)
 	if t.binary != "" {
 		fi, err := os.Stat(t.binary)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		values["size/binary"] = float64(fi.Size())
+		add("memory/binary", size, float64(fi.Size()))
 	}
-	return values, nil
+	return s.remove()
 }
 
-// program measures a program that is on the machine.
-func (m *measurement) program(name string, every int, args ...string) part {
-	return part{name, every, func(ctx context.Context, t target) (map[string]float64, error) {
-		if _, err := exec.LookPath(args[0]); err != nil {
-			return nil, nil
-		}
-		values, err := m.inGuest(ctx, t, append([]string{"time"}, args...)...)
-		return map[string]float64{"program/" + name: values["time"]}, err
-	}}
-}
-
-// memory measures what a sandbox with one idle program takes of the machine's memory,
-// and what it takes more for each idle child.
-func (m *measurement) memory(ctx context.Context, t target) (map[string]float64, error) {
-	const children = 100
-	one, err := m.held(ctx, t, 0)
-	if errors.Is(err, errNoCgroup) {
-		fmt.Fprintf(os.Stderr, "\rmemory is not measured: %v\n", err)
-		return nil, nil
-	}
+// memory measures the memory of a sandbox with an idle guest, or what it has more for each
+// of n children or descriptors. A session that has run other guests has memory to reuse, so
+// that each measurement has its own.
+func (r *rounds) memory(ctx context.Context, t target, m measurement, add func(name, unit string, value float64)) error {
+	s, err := r.guestIn(ctx, t, r.guests.C)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	more, err := m.held(ctx, t, children)
-	return map[string]float64{"size/memory": one, "size/memory-per-child": (more - one) / children}, err
-}
-
-var errNoCgroup = errors.New("there is no memory cgroup that this user may make one in")
-
-// cgroup makes a memory cgroup, of version 1 or 2.
-func cgroup() (dir, usage string, err error) {
-	for _, v := range []struct{ parent, usage string }{
-		{"/sys/fs/cgroup/memory", "memory.usage_in_bytes"},
-		{"/sys/fs/cgroup", "memory.current"},
-	} {
-		dir, err := os.MkdirTemp(v.parent, "runsc-ext-perf-*")
+	if s.cgroup.memory == "" {
+		fmt.Fprintln(os.Stderr, "\rmemory is not measured: this user cannot make a cgroup of the memory controller")
+		return s.close()
+	}
+	// The guest is ready when it has answered.
+	if _, err := s.measure("call/getpid", 1, ""); err != nil {
+		return err
+	}
+	time.Sleep(200 * time.Millisecond)
+	if m.n == 0 {
+		held, err := s.held()
 		if err != nil {
-			continue
+			return err
 		}
-		if _, err := os.Stat(filepath.Join(dir, v.usage)); err == nil {
-			return dir, v.usage, nil
-		}
-		os.Remove(dir)
+		add(m.name, size, held)
+		return s.close()
 	}
-	return "", "", errNoCgroup
-}
-
-// held returns the memory of a target with so many idle children, with the kernel's
-// for its processes and without what is cached of files.
-func (m *measurement) held(ctx context.Context, t target, children int) (float64, error) {
-	dir, usage, err := cgroup()
-	if err != nil {
-		return 0, err
+	phases, err := s.measure(strings.Replace(m.name, "memory/", "hold/", 1), m.n, "")
+	if err := errors.Join(err, s.close()); err != nil {
+		return err
 	}
-	defer os.Remove(dir)
-
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	cmd := t.command(ctx, m.guest, "hold", strconv.Itoa(children))
-	// The shell enters the cgroup and becomes the command.
-	shell := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(dir, "cgroup.procs")}, cmd.Args...)...)
-	stdin, err := shell.StdinPipe()
-	if err != nil {
-		return 0, err
+	for _, p := range phases {
+		add(m.name, size, p.held/float64(m.n))
 	}
-	stdout, err := shell.StdoutPipe()
-	if err != nil {
-		return 0, err
-	}
-	if err := shell.Start(); err != nil {
-		return 0, err
-	}
-	ready := make([]byte, len("ready\n"))
-	_, err = io.ReadFull(stdout, ready)
-	if err != nil {
-		err = fmt.Errorf("%v did not get ready: %w", shell, err)
-	}
-	var bytes float64
-	if err == nil {
-		time.Sleep(200 * time.Millisecond)
-		bytes, err = charged(dir, usage)
-	}
-	stdin.Close()
-	return bytes, errors.Join(err, shell.Wait())
-}
-
-func charged(dir, usage string) (float64, error) {
-	b, err := os.ReadFile(filepath.Join(dir, usage))
-	if err != nil {
-		return 0, err
-	}
-	bytes, err := strconv.ParseFloat(strings.TrimSpace(string(b)), 64)
-	if err != nil {
-		return 0, err
-	}
-	stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
-	if err != nil {
-		return 0, err
-	}
-	for _, m := range regexp.MustCompile(`(?m)^(?:in)?active_file (\d+)$`).FindAllSubmatch(stat, -1) {
-		cached, err := strconv.ParseFloat(string(m[1]), 64)
-		if err != nil {
-			return 0, err
-		}
-		bytes -= cached
-	}
-	return bytes, nil
+	return nil
 }

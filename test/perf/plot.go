@@ -25,6 +25,7 @@ type plot struct {
 	Rows          []row
 	Headings      []heading
 	Legend        []legend
+	Unit          string // of what the ratios are
 }
 
 type tick struct {
@@ -61,11 +62,11 @@ type mark struct {
 }
 
 // Ratios beyond these are shown as arrows.
-const lowest, highest = 0.75, 1.35
+const lowest, highest = 0.55, 1.5
 
 const (
 	rowHeight, headingHeight = 19, 34
-	axisLeft, axisRight      = 190, 640
+	axisLeft, axisRight      = 270, 690
 )
 
 // x returns where a ratio is on the axis, which is logarithmic.
@@ -75,8 +76,9 @@ func x(ratio float64) float64 {
 }
 
 func (r *report) writePlot(path string) error {
-	p := plot{Width: 860, Left: axisLeft, Right: axisRight, Top: 96, One: x(1)}
-	for _, v := range []float64{0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3} {
+	units := r.times()
+	p := plot{Width: 860, Left: axisLeft, Right: axisRight, Top: 96, One: x(1), Unit: unitName(units[0])}
+	for _, v := range []float64{0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4} {
 		p.Ticks = append(p.Ticks, tick{x(v), fmt.Sprintf("%g", v)})
 	}
 	y := p.Top
@@ -97,44 +99,39 @@ func (r *report) writePlot(path string) error {
 		}
 		return m
 	}
-	var others []string
-	for _, t := range r.targets {
-		if t.name != native && t.name != stock && t.name != fd {
-			p.Legend = append(p.Legend, legend{axisLeft + 210*float64(len(others)), fmt.Sprintf("c%d", len(others)), t.name + " / stock runsc"})
-			others = append(others, t.name)
-		}
+	others := r.compared()
+	for i, o := range others {
+		p.Legend = append(p.Legend, legend{axisLeft + 150*float64(i), fmt.Sprintf("c%d", i), o + " / " + stock})
 	}
-	group := ""
-	for _, name := range r.names {
-		g, n, variant := nameParts(name)
-		line := row{Label: strings.TrimSpace(n + " " + variant), Values: r.value(stock, name) + " → " + r.value(ours, name)}
-		var of []string
-		for _, o := range others {
-			if r.ratio(o, name, stock, name) != nil {
-				of = append(of, o)
-			}
-		}
-		if len(of) == 0 {
-			continue
-		}
-		if g != group {
-			addHeading(g)
-			group = g
-		}
-		line.Y = y
+	addRow := func(label string, get func(target string) *ratio) {
+		line := row{Y: y, Label: label}
 		for i, o := range others {
-			if c := r.ratio(o, name, stock, name); c != nil {
-				offset := (float64(i) - float64(len(others)-1)/2) * 6
-				line.Marks = append(line.Marks, newMark(fmt.Sprintf("c%d", i), offset, name+", "+o+" / stock", c))
+			if c := get(o); c != nil {
+				offset := (float64(i) - float64(len(others)-1)/2) * 5
+				line.Marks = append(line.Marks, newMark(fmt.Sprintf("c%d", i), offset, label+", "+o+" / "+stock, c))
+				if o == ours {
+					line.Values = c.String()
+				}
 			}
 		}
-		p.Rows = append(p.Rows, line)
-		y += rowHeight
+		if len(line.Marks) > 0 {
+			p.Rows = append(p.Rows, line)
+			y += rowHeight
+		}
 	}
-	if methods := r.methods(); len(methods) > 0 {
-		addHeading("In one sandbox: clone4 / clone3, end of a child / SIGCHLD")
-		for _, c := range methods {
-			p.Rows = append(p.Rows, row{Y: y, Label: c.of, Values: r.value(c.in, c.to) + " → " + r.value(c.in, c.of), Marks: []mark{newMark("m", 0, c.of+" / "+c.to, c.ratio)}})
+	addHeading("Groups")
+	addRow("the first six", func(t string) *ratio { return r.overall(units[0], t, stock) })
+	for _, g := range groups {
+		addRow(g, func(t string) *ratio { return newRatio(r.groupRatios(units[0], t, g, stock)) })
+	}
+	if all := r.comparisons(); len(all) > 0 {
+		addHeading("Cases beside others")
+		for _, c := range all {
+			to := c.to
+			if c.toIn != c.in {
+				to += ", " + c.toIn
+			}
+			p.Rows = append(p.Rows, row{Y: y, Label: c.of + " / " + to, Values: c.lead.String(), Marks: []mark{newMark("m", 0, c.of+" / "+to, c.lead)}})
 			y += rowHeight
 		}
 	}

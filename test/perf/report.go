@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 
 	"golang.org/x/perf/benchmath"
 )
@@ -31,8 +32,8 @@ type report struct {
 func newReport(targets []target, results map[string]samples) *report {
 	names := make(map[string]bool)
 	for _, s := range results {
-		for name := range s {
-			names[name] = true
+		for k := range s {
+			names[k.name] = true
 		}
 	}
 	r := &report{targets: targets, results: results}
@@ -40,8 +41,11 @@ func newReport(targets []target, results map[string]samples) *report {
 	return r
 }
 
-// groups are the first parts of names, in the order of the report.
-var groups = []string{"entry", "process", "thread", "spawn", "threads", "live", "end", "program", "sandbox", "size", "other"}
+// groups are the first parts of names, in the order of the report. The first ones are the
+// groups of single cases that a sandbox is judged by.
+var groups = []string{"process", "spawn", "thread", "call", "pipe", "file", "large", "threads", "refused", "program", "sandbox", "end", "live", "many", "memory"}
+
+var judged = groups[:6]
 
 var namePattern = regexp.MustCompile(`^([a-z]+)(?:-(\d+))?/(.+)$`)
 
@@ -81,52 +85,77 @@ func (r *ratio) String() string {
 	return fmt.Sprintf("%.2f [%.2f, %.2f]", r.Median, *r.Low, *r.High)
 }
 
-// ratio returns the ratio of what was measured in two targets, or nil if it was not
-// in one of them. It is one of pairs: what the machine did in a round is in both.
-func (r *report) ratio(target, name, toTarget, toName string) *ratio {
-	var ratios []float64
-	to := r.results[toTarget][toName]
-	for round, v := range r.results[target][name] {
-		if w := to[round]; w > 0 {
-			ratios = append(ratios, v/w)
-		}
+// width returns the width of the interval, as a ratio of its ends.
+func (r *ratio) width() float64 {
+	if r == nil || r.Low == nil {
+		return math.Inf(1)
 	}
-	return newRatio(ratios)
+	return *r.High / *r.Low
 }
 
-// groupRatio returns the ratio of the geometric means of what was measured of a group
-// in two targets. It is the better one to see a small difference by, as many things
-// that vary by themselves are in it.
-func (r *report) groupRatio(target, group, toTarget string) *ratio {
-	logs := make(map[int][]float64)
-	for _, name := range r.names {
-		if g, _, _ := nameParts(name); g != group {
-			continue
-		}
-		to := r.results[toTarget][name]
-		for round, v := range r.results[target][name] {
-			if w := to[round]; w > 0 && v > 0 {
-				logs[round] = append(logs[round], math.Log(v/w))
-			}
+// byRound returns the ratio in each round of a and b.
+func byRound(a, b map[int]float64) map[int]float64 {
+	ratios := make(map[int]float64)
+	for round, v := range a {
+		if w := b[round]; w > 0 {
+			ratios[round] = v / w
 		}
 	}
-	var ratios []float64
-	for _, l := range logs {
+	return ratios
+}
+
+// ratio returns the ratio of what was measured in two targets, or nil if it was not
+// in one of them. It is one of pairs: what the machine did in a round is in both.
+func (r *report) ratio(unit, target, name, toTarget, toName string) *ratio {
+	return newRatio(byRound(r.results[target][key{name, unit}], r.results[toTarget][key{toName, unit}]))
+}
+
+// geomeans returns the geometric mean of ratios in each round.
+func geomeans(all []map[int]float64) map[int]float64 {
+	logs := make(map[int][]float64)
+	for _, ratios := range all {
+		for round, v := range ratios {
+			logs[round] = append(logs[round], math.Log(v))
+		}
+	}
+	means := make(map[int]float64)
+	for round, l := range logs {
 		sum := 0.0
 		for _, v := range l {
 			sum += v
 		}
-		ratios = append(ratios, math.Exp(sum/float64(len(l))))
+		means[round] = math.Exp(sum / float64(len(l)))
 	}
-	return newRatio(ratios)
+	return means
+}
+
+// groupRatios returns the geometric mean of the ratios of a group in each round. The mean
+// shows smaller differences than its parts, which vary by themselves.
+func (r *report) groupRatios(unit, target, group, toTarget string) map[int]float64 {
+	var all []map[int]float64
+	for _, name := range r.names {
+		if g, _, _ := nameParts(name); g == group {
+			all = append(all, byRound(r.results[target][key{name, unit}], r.results[toTarget][key{name, unit}]))
+		}
+	}
+	return geomeans(all)
+}
+
+// overall returns the geometric mean over the groups that are judged.
+func (r *report) overall(unit, target, toTarget string) *ratio {
+	var all []map[int]float64
+	for _, g := range judged {
+		all = append(all, r.groupRatios(unit, target, g, toTarget))
+	}
+	return newRatio(geomeans(all))
 }
 
 // newRatio returns nil if there are none.
-func newRatio(ratios []float64) *ratio {
+func newRatio(ratios map[int]float64) *ratio {
 	if len(ratios) == 0 {
 		return nil
 	}
-	s := benchmath.AssumeNothing.Summary(benchmath.NewSample(ratios, &benchmath.DefaultThresholds), 0.95)
+	s := benchmath.AssumeNothing.Summary(benchmath.NewSample(slices.Collect(maps.Values(ratios)), &benchmath.DefaultThresholds), 0.95)
 	result := &ratio{Median: s.Center}
 	if !math.IsInf(s.Lo, 0) && !math.IsInf(s.Hi, 0) {
 		result.Low, result.High = &s.Lo, &s.Hi
@@ -134,114 +163,189 @@ func newRatio(ratios []float64) *ratio {
 	return result
 }
 
+// times returns both units of time. The first is the one of which the interval of the
+// overall ratio is narrower.
+func (r *report) times() [2]string {
+	if r.overall(wallTime, ours, stock).width() < r.overall(cpuTime, ours, stock).width() {
+		return [2]string{wallTime, cpuTime}
+	}
+	return [2]string{cpuTime, wallTime}
+}
+
+func unitName(unit string) string {
+	return map[string]string{cpuTime: "CPU time", wallTime: "wall time", size: "memory"}[unit]
+}
+
+func median(values []float64) float64 {
+	return benchmath.AssumeNothing.Summary(benchmath.NewSample(values, &benchmath.DefaultThresholds), 0).Center
+}
+
 // value returns the median of what was measured, for people; empty if it was not.
-func (r *report) value(target, name string) string {
-	values := slices.Collect(maps.Values(r.results[target][name]))
+func (r *report) value(unit, target, name string) string {
+	values := slices.Collect(maps.Values(r.results[target][key{name, unit}]))
 	if len(values) == 0 {
 		return ""
 	}
 	v := median(values)
 	units := []string{"ns", "µs", "ms", "s"}
-	if isSize(name) {
+	if unit == size {
 		units = []string{"B", "kB", "MB", "GB"}
 	}
-	for v >= 1000 && len(units) > 1 {
+	for math.Abs(v) >= 1000 && len(units) > 1 {
 		v, units = v/1000, units[1:]
 	}
 	return fmt.Sprintf("%.3g %s", v, units[0])
 }
 
-// isSize returns whether the unit is a byte, not a nanosecond.
-func isSize(name string) bool { return strings.HasPrefix(name, "size/") }
-
-// comparison is the ratio of two things that were measured in one target.
-type comparison struct {
-	in, of, to string
-	ratio      *ratio
+// compared returns the names of the targets that are compared with stock.
+func (r *report) compared() []string {
+	var names []string
+	for _, t := range r.targets {
+		if t.name != native && t.name != stock {
+			names = append(names, t.name)
+		}
+	}
+	return names
 }
 
-// methods compares clone4, by each ABI, with clone3 in the same sandbox, and ways to
-// see the end of a child with the oldest.
-func (r *report) methods() []comparison {
+// comparison is the ratio of two things that were measured.
+type comparison struct {
+	in, of     string
+	toIn, to   string
+	lead, next *ratio // by the units of times
+}
+
+// fewest are the smallest numbers of live children that are measured.
+var fewest = map[string]string{"many": "100", "live": "1"}
+
+// comparisons compares clone4, through each ABI, with clone3 in the same sandbox and in
+// stock runsc; ways to follow a child with the oldest one; and many children with few.
+func (r *report) comparisons() []comparison {
 	var all []comparison
-	for _, name := range r.names {
-		group, method, _ := strings.Cut(name, "/")
-		in, to := ours, group+"/clone3"
-		switch {
-		case group == "end" && method != "sigchld":
-			in, to = fd, "end/sigchld"
-		case group == "entry" || !strings.HasPrefix(method, "clone4"):
-			continue
+	units := r.times()
+	add := func(in, of, toIn, to string) {
+		if lead := r.ratio(units[0], in, of, toIn, to); lead != nil {
+			all = append(all, comparison{in, of, toIn, to, lead, r.ratio(units[1], in, of, toIn, to)})
 		}
-		if ratio := r.ratio(in, name, in, to); ratio != nil {
-			all = append(all, comparison{in, name, to, ratio})
+	}
+	for _, name := range r.names {
+		group, number, _ := nameParts(name)
+		path, method, _ := strings.Cut(name, "/")
+		clone3 := path + "/clone3"
+		switch {
+		case group == "end":
+			kind, way, _ := strings.Cut(method, "-")
+			for _, t := range r.targets {
+				if t.kind() != fd || way == "sigchld" {
+					continue
+				}
+				add(t.name, name, t.name, path+"/"+kind+"-sigchld")
+				if to := map[string]string{"clonefd": "-pidfd", "read": "-waitid"}[way]; to != "" {
+					add(t.name, name, t.name, path+"/"+kind+to)
+				}
+			}
+		case group != "refused" && strings.HasPrefix(method, "clone4"):
+			add(ours, name, ours, clone3)
+			if method == "clone4" {
+				add(ours, name, stock, clone3)
+			}
+		case group == "threads" && method == "clonefd":
+			add(fd, name, fd, path+"/pidfd")
+		case group == "many" || group == "live":
+			if strings.HasPrefix(method, "clonefd") {
+				add(fd, name, fd, path+"/"+strings.ReplaceAll(method, "clonefd", "pidfd"))
+			}
+			if number == "10000" {
+				add(fd, name, fd, group+"-"+fewest[group]+"/"+method)
+			}
 		}
 	}
 	return all
 }
 
-// table returns the report in Markdown.
-func (r *report) table() string {
-	var b strings.Builder
-	line := func(cells ...string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
-	head := func(cells ...string) {
-		line(cells...)
-		fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(cells)))
-	}
-	var others []string // compared with stock
-	var all []string
-	for _, t := range r.targets {
-		all = append(all, t.name)
-		if t.name != native && t.name != stock && t.name != fd {
-			others = append(others, t.name)
-		}
-	}
+// table writes rows in Markdown.
+type table struct{ strings.Builder }
+
+func (b *table) line(cells ...string) { fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | ")) }
+
+func (b *table) head(cells ...string) {
+	b.line(cells...)
+	fmt.Fprintf(b, "|%s\n", strings.Repeat("---|", len(cells)))
+}
+
+// summary returns what the report comes to, in Markdown.
+func (r *report) summary() string {
+	var b table
+	units := r.times()
+	others := r.compared()
 	cells := []string{""}
 	for _, o := range others {
-		cells = append(cells, o+" / "+stock)
+		for _, u := range units {
+			cells = append(cells, o+" / "+stock+", "+unitName(u))
+		}
 	}
-	head(append(append(cells, ours+" / "+native), all...)...)
-	for _, name := range r.names {
-		cells := []string{name}
+	b.head(cells...)
+	row := func(name string, get func(unit, target string) *ratio) {
+		cells, measured := []string{name}, false
 		for _, o := range others {
-			cells = append(cells, r.ratio(o, name, stock, name).String())
+			for _, u := range units {
+				c := get(u, o)
+				measured = measured || c != nil
+				cells = append(cells, c.String())
+			}
 		}
-		cells = append(cells, r.ratio(ours, name, native, name).String())
-		for _, t := range all {
-			cells = append(cells, r.value(t, name))
+		if measured {
+			b.line(cells...)
 		}
-		line(cells...)
 	}
-	fmt.Fprint(&b, "\nGeometric means:\n\n")
-	cells = []string{""}
-	for _, o := range others {
-		cells = append(cells, o+" / "+stock)
-	}
-	head(cells...)
+	row("**"+strings.Join(judged, ", ")+"**", func(u, t string) *ratio { return r.overall(u, t, stock) })
 	for _, g := range groups {
-		cells := []string{g}
-		measured := false
-		for _, o := range others {
-			c := r.groupRatio(o, g, stock)
-			measured = measured || c != nil
-			cells = append(cells, c.String())
-		}
-		if measured && g != "size" {
-			line(cells...)
-		}
+		row(g, func(u, t string) *ratio { return newRatio(r.groupRatios(u, t, g, stock)) })
 	}
-	if methods := r.methods(); len(methods) > 0 {
-		fmt.Fprint(&b, "\nIn one sandbox:\n\n")
-		head("", "to", "in", "ratio")
-		for _, c := range methods {
-			line(c.of, c.to, c.in, c.ratio.String())
+	if all := r.comparisons(); len(all) > 0 {
+		b.WriteString("\n")
+		b.head("", "to", unitName(units[0]), unitName(units[1]))
+		for _, c := range all {
+			b.line(c.of+" in "+c.in, c.to+" in "+c.toIn, c.lead.String(), c.next.String())
 		}
 	}
 	return b.String()
 }
 
-func (r *report) writeTable(path string) error {
-	return os.WriteFile(path, []byte(r.table()), 0o644)
+func (r *report) writeSummary(path string) error {
+	return os.WriteFile(path, []byte(r.summary()), 0o644)
+}
+
+// writeCases writes what was measured in each target, a case a line.
+func (r *report) writeCases(path string) error {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "case\tunit")
+	for _, t := range r.targets {
+		fmt.Fprintf(w, "\t%s", t.name)
+	}
+	for _, o := range r.compared() {
+		fmt.Fprintf(w, "\t%s/%s", o, stock)
+	}
+	fmt.Fprintln(w)
+	for _, unit := range []string{cpuTime, wallTime, size} {
+		for _, name := range r.names {
+			line, measured := name+"\t"+unitName(unit), false
+			for _, t := range r.targets {
+				v := r.value(unit, t.name, name)
+				measured = measured || v != ""
+				line += "\t" + cmp.Or(v, "-")
+			}
+			for _, o := range r.compared() {
+				line += "\t" + cmp.Or(r.ratio(unit, o, name, stock, name).String(), "-")
+			}
+			if measured {
+				fmt.Fprintln(w, line)
+			}
+		}
+	}
+	w.Flush()
+	return os.WriteFile(path, []byte(b.String()), 0o644)
 }
 
 // resultsFile is the name of the file with every sample.
@@ -258,19 +362,20 @@ type result struct {
 func (r *report) writeJSON(path string) error {
 	var all []result
 	for _, name := range r.names {
-		res := result{name, "ns", make(map[string]*ratio), make(map[string]map[int]float64)}
-		if isSize(name) {
-			res.Unit = "B"
-		}
-		for _, t := range r.targets {
-			if ratio := r.ratio(t.name, name, stock, name); ratio != nil && t.name != stock {
-				res.ToStock[t.name] = ratio
+		for _, unit := range []string{cpuTime, wallTime, size} {
+			res := result{name, unit, make(map[string]*ratio), make(map[string]map[int]float64)}
+			for target, samples := range r.results {
+				if rounds := samples[key{name, unit}]; len(rounds) > 0 {
+					res.Samples[target] = rounds
+				}
+				if ratio := r.ratio(unit, target, name, stock, name); ratio != nil && target != stock {
+					res.ToStock[target] = ratio
+				}
 			}
-			if rounds := r.results[t.name][name]; len(rounds) > 0 {
-				res.Samples[t.name] = rounds
+			if len(res.Samples) > 0 {
+				all = append(all, res)
 			}
 		}
-		all = append(all, res)
 	}
 	b, err := json.MarshalIndent(all, "", "\t")
 	if err != nil {
@@ -298,7 +403,7 @@ func readJSON(path string) (map[string]samples, error) {
 			if results[target] == nil {
 				results[target] = make(samples)
 			}
-			results[target][res.Name] = rounds
+			results[target][key{res.Name, res.Unit}] = rounds
 		}
 	}
 	return results, nil
@@ -310,13 +415,12 @@ func (r *report) writeBenchmarks(dir string) error {
 		var b strings.Builder
 		fmt.Fprintf(&b, "goos: %s\ngoarch: %s\npkg: runsc-ext/test/perf\n", runtime.GOOS, runtime.GOARCH)
 		for _, name := range r.names {
-			unit := "ns/op"
-			if isSize(name) {
-				unit = "B"
-			}
-			rounds := r.results[t.name][name]
-			for _, round := range slices.Sorted(maps.Keys(rounds)) {
-				fmt.Fprintf(&b, "Benchmark%s%s 1 %.1f %s\n", strings.ToUpper(name[:1]), name[1:], rounds[round], unit)
+			for _, unit := range []string{cpuTime, wallTime, size} {
+				as := map[string]string{cpuTime: "cpu-ns/op", wallTime: "ns/op", size: "B"}[unit]
+				rounds := r.results[t.name][key{name, unit}]
+				for _, round := range slices.Sorted(maps.Keys(rounds)) {
+					fmt.Fprintf(&b, "Benchmark%s%s 1 %.1f %s\n", strings.ToUpper(name[:1]), name[1:], rounds[round], as)
+				}
 			}
 		}
 		if err := os.WriteFile(filepath.Join(dir, t.name+".txt"), []byte(b.String()), 0o644); err != nil {

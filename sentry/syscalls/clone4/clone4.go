@@ -40,7 +40,7 @@ func Enable(level Level, opts extsyscalls.Options) error {
 		return nil
 	}
 	if level >= LevelFD {
-		if err := extkernel.CheckCloneFD(); err != nil {
+		if err := extkernel.EnableCloneFD(); err != nil {
 			return err
 		}
 	}

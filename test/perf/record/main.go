@@ -13,25 +13,35 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/pprof/profile"
 
+	"runsc-ext/test/perf/guest"
 	"runsc-ext/test/sandbox"
 )
 
-// guests are what sentries are recorded with. Each counts as much as any other,
-// however long it takes.
-func guests(measure string) map[string][]string {
+// guests are what sentries are recorded with. Each counts as much as any other, however
+// long it takes.
+func guests(c []string) map[string][]string {
+	// A phase of a measurement starts with an empty line.
+	measure := func(lines ...string) []string {
+		script := `printf '` + strings.Join(lines, `\n\n`) + `\n\n' | ` + strings.Join(c, " ")
+		return []string{"/bin/sh", "-c", script}
+	}
 	return map[string][]string{
-		"children, threads and single calls":          {"/bin/sh", "-c", measure + " children 30; " + measure + " calls 3"},
-		"a program that does little but system calls": {"dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000"},
-		"a shell script": {"/bin/sh", "-c", "i=0; while [ $i -lt 1000 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"},
-		"files":          {"/bin/sh", "-c", "tar cf - /usr/include | wc -c; find /usr/share/doc -size +100k"},
-		"a Go build":     {"/bin/sh", "-c", "for i in 1 2 3 4 5; do go build -gcflags=-N -o /tmp/guest runsc-ext/test/perf/guest; done"},
+		"processes":      measure("process/clone3 3000", "process/fork 2000", "process/clone4 2000"),
+		"spawn":          measure("spawn/posix_spawn 2000", "spawn/clone3 2000", "spawn/clone4 2000"),
+		"threads":        measure("thread/clone3 10000", "thread/pthread 10000", "thread/clone4 10000", "threads-8/clone3 2000"),
+		"calls":          measure("call/getpid 1000000"),
+		"pipes":          measure("pipe/round-trip 20000", "pipe/self 100000"),
+		"files":          measure("file/stat 50000", "file/open-close 50000", "file/read 100000", "file/write 100000", "file/map 10000"),
+		"dd":             {"dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000"},
+		"a shell script": {"/bin/sh", "-c", "i=0; while [ $i -lt 500 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"},
+		"tar and find":   {"/bin/sh", "-c", "tar cf - /usr/include | wc -c; find /usr/share/doc -size +100k"},
+		"a Go build":     {"/bin/sh", "-c", "for i in 1 2 3 4 5; do go build -gcflags=-N -o /tmp/guest runsc-ext/test/perf/large; done"},
 	}
 }
 
@@ -52,24 +62,27 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	measure, err := sandbox.Build("runsc-ext/test/perf/guest", runtime.GOARCH)
-	if err != nil {
-		return err
-	}
 	tmp, err := os.MkdirTemp("", "record-*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
 
+	programs, err := guest.Build(tmp)
+	if err != nil {
+		return err
+	}
 	var all []*profile.Profile
-	for name, args := range guests(measure) {
-		fmt.Println("recording", name)
-		p, err := record(filepath.Join(tmp, "cpu.pprof"), binary, args)
-		if err != nil {
-			return err
+	for _, platform := range sandbox.Platforms {
+		for name, args := range guests(programs.C) {
+			fmt.Printf("recording %s on %s\n", name, platform)
+			p, err := record(filepath.Join(tmp, "cpu.pprof"), binary, platform, args)
+			if err != nil {
+				return err
+			}
+			p.Scale(weights[platform])
+			all = append(all, p)
 		}
-		all = append(all, p)
 	}
 	merged, err := profile.Merge(all)
 	if err != nil {
@@ -84,11 +97,15 @@ func run() error {
 	return os.WriteFile(output, b.Bytes(), 0o644)
 }
 
+// weights are what the profile of a platform counts. Systrap is the default, and most of
+// the sentry is the same on both.
+var weights = map[string]float64{"systrap": 1, "ptrace": 0.25}
+
 // record runs args in a sandbox and returns the profile of its sentry.
-func record(path, binary string, args []string) (*profile.Profile, error) {
+func record(path, binary, platform string, args []string) (*profile.Profile, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	flags := append(sandbox.Flags("systrap"), "--profile", "--profile-cpu="+path, "do")
+	flags := append(sandbox.Flags(platform), "--profile", "--profile-cpu="+path, "do")
 	cmd := exec.CommandContext(ctx, binary, append(flags, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%v: %w\n%s", cmd, err, out)

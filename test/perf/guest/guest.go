@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guest builds the programs that test/perf measures with. The C program in c/ says
+// how a measurement is asked for.
+package guest
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"runsc-ext/test/sandbox"
+)
+
+// Programs are command lines.
+type Programs struct {
+	C     []string // a static program in C
+	Large []string // a Go program, with more memory to copy in a fork
+}
+
+// Build builds the programs. The C programs go to dir.
+func Build(dir string) (Programs, error) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		return Programs{}, fmt.Errorf("the guests are C programs: %w: apt-get install gcc libc6-dev", err)
+	}
+	large, err := sandbox.Build("runsc-ext/test/perf/large", runtime.GOARCH)
+	if err != nil {
+		return Programs{}, err
+	}
+	gomod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return Programs{}, fmt.Errorf("go env GOMOD: %w", err)
+	}
+	module := filepath.Dir(strings.TrimSpace(string(gomod)))
+	source := filepath.Join(module, "test", "perf", "guest", "c")
+	guest, exit := filepath.Join(dir, "guest"), filepath.Join(dir, "exit")
+	for _, args := range [][]string{
+		{"-O2", "-Wall", "-Wextra", "-Werror", "-static", "-I", filepath.Join(module, "include"), "-o", guest, filepath.Join(source, "guest.c")},
+		{"-O2", "-Wall", "-Wextra", "-Werror", "-static", "-nostdlib", "-o", exit, filepath.Join(source, "exit.c")},
+	} {
+		cmd := exec.Command(gcc, args...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return Programs{}, fmt.Errorf("%v: %w\n%s", cmd, err, out)
+		}
+	}
+	return Programs{C: []string{guest, exit}, Large: []string{large}}, nil
+}
