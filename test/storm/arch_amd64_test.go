@@ -12,7 +12,10 @@ import (
 var (
 	codeExit    = []byte{0xb8, 0xe7, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05} // exit_group(0)
 	codeHandler = []byte{0xc3}                                        // ret
-	codeRestore = []byte{0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05}             // rt_sigreturn()
+
+	// codeRestore is rt_sigreturn() as libraries have it. systrap patches the shorter
+	// form, MOV to EAX, and the handler then returns to a wrong address.
+	codeRestore = []byte{0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05}
 )
 
 // caller is machine code that makes one call of clone4, by an instruction that other tasks

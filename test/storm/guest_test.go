@@ -31,8 +31,8 @@ type outcome struct {
 	Execs    int            // executions of a program that did not fail
 	Waves    int
 	Ends     map[string]int // of the leaders of waves, by name
-	Signals  int // that the guest sent
-	Killed   int // processes of a tidy wave that did not exit in time
+	Signals  int            // that the guest sent
+	Killed   int            // processes of a tidy wave that did not exit in time
 	Seconds  float64
 	Error    string   // what kept the guest from the command; empty if nothing did
 	Left     []string // processes that are there and should not be
