@@ -222,6 +222,10 @@ func (s *storm) prepare() error {
 		return fmt.Errorf("ftruncate: %w", err)
 	}
 	s.calls, s.execs, s.nStructs = s.calls[:0], s.execs[:0], 0
+	// The lists of children have descriptors in them that begin creates.
+	leader := s.threads[0]
+	leader.Reset()
+	s.begin(leader)
 	for i, lists := range [][]*rawclone.List{s.plain, s.process, s.alone, s.callers} {
 		for _, l := range lists {
 			l.Reset()
@@ -229,10 +233,9 @@ func (s *storm) prepare() error {
 			l.ExitTask(0)
 		}
 	}
-	for i, l := range s.threads {
-		l.Reset()
-		if i == 0 {
-			s.begin(l)
+	for _, l := range s.threads {
+		if l != leader {
+			l.Reset()
 		}
 		for range callsOfThread {
 			s.after(l, s.call(l, s.oneIn(12)))
