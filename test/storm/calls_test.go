@@ -130,11 +130,6 @@ func newStorm() (*storm, error) {
 			return nil, fmt.Errorf("mmap: %w", err)
 		}
 	}
-	copy(s.code, codeHandler)
-	copy(s.code[restorerAt:], codeRestore)
-	for i, c := range callers {
-		copy(s.callerCode(i), c.code())
-	}
 
 	p = rawclone.NewProgram()
 	lists := func(n, room int) (lists []*rawclone.List) {
@@ -217,6 +212,12 @@ func (s *storm) signal() syscall.Signal {
 
 // prepare writes the lists of a wave.
 func (s *storm) prepare() error {
+	// A wave may have written to its code, by a random address.
+	copy(s.code, codeHandler)
+	copy(s.code[restorerAt:], codeRestore)
+	for i, c := range callers {
+		copy(s.callerCode(i), c.code())
+	}
 	// A wave may have been killed in the middle of shake.
 	if err := unix.Ftruncate(s.memory, int64(len(s.file))); err != nil {
 		return fmt.Errorf("ftruncate: %w", err)
@@ -289,12 +290,12 @@ func (s *storm) child(l *rawclone.List, kind int) {
 
 // rest appends a rest of some length.
 func (s *storm) rest(l *rawclone.List) {
-	switch n := s.rng.IntN(10); {
-	case n < 3:
+	switch n := s.rng.IntN(40); {
+	case n < 12:
 		l.Sys(unix.SYS_SCHED_YIELD)
-	case n < 4:
+	case n < 15:
 		l.Sys(unix.SYS_PPOLL, 0, 0, s.short, 0, 0)
-	case n < 5 && !s.tidy:
+	case n < 16 && !s.tidy:
 		kit.Forever(l)
 	}
 }
@@ -360,7 +361,7 @@ func (s *storm) clone4(l *rawclone.List, op rawclone.Op, quiet bool) call {
 func (s *storm) call(l *rawclone.List, calling bool) call {
 	flags := s.flags()
 	if s.fd {
-		flags |= s.fdFlags()
+		flags |= s.fdFlags(flags)
 	}
 	child, quiet := s.childOf(flags, calling)
 	args := linux.Clone4FDArgs{Clone4Args: linux.Clone4Args{

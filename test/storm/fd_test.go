@@ -79,15 +79,16 @@ func (f *fds) begin(l *rawclone.List) {
 // afterBegin is more than any descriptor that is open when the threads begin.
 const afterBegin = 32
 
-// fdFlags returns flags of level fd for a call.
-func (s *storm) fdFlags() (flags uint64) {
-	if !s.oneIn(3) {
-		flags |= linux.CLONE_FD
+// fdFlags returns flags of level fd for a call that has other flags. Few calls are invalid
+// because of them: those of threads with CLONE_FD.
+func (s *storm) fdFlags(flags uint64) (more uint64) {
+	if flags&linux.CLONE_THREAD == 0 && !s.oneIn(5) || s.oneIn(20) {
+		more |= linux.CLONE_FD
 	}
 	if s.oneIn(3) {
-		flags |= linux.CLONE_AUTOREAP
+		more |= linux.CLONE_AUTOREAP
 	}
-	return flags
+	return more
 }
 
 // clonefd returns where the descriptor of a child goes, and its flags. A tidy storm kills
