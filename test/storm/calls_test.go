@@ -303,14 +303,14 @@ func (s *storm) rest(l *rawclone.List) {
 // end appends an end of a process.
 func (s *storm) end(l *rawclone.List) {
 	switch s.rng.IntN(12) {
-	case 0:
+	case 0, 1:
 		before := l.Sys(unix.SYS_GETPID)
 		exec := l.Sys(unix.SYS_EXECVEAT, s.program, s.nothing, 0, 0, unix.AT_EMPTY_PATH)
 		before.Ret, exec.Ret = notMade, notMade
 		s.execs = append(s.execs, [2]*rawclone.Op{before, exec})
-	case 1, 2:
+	case 2, 3:
 		l.Sys(unix.SYS_TKILL, l.Sys(unix.SYS_GETTID), int(unix.SIGKILL))
-	case 3, 4:
+	case 4:
 		l.Exit(0)
 	}
 }
