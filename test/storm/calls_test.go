@@ -239,7 +239,12 @@ func (s *storm) prepare() error {
 			l.Reset()
 		}
 		for range callsOfThread {
-			s.after(l, s.call(l, s.oneIn(12)))
+			c := s.call(l, s.oneIn(8))
+			if c.op.Args[1]&linux.CLONE_THREAD == 0 && s.oneIn(8) {
+				s.trace(l, c)
+			} else {
+				s.after(l, c)
+			}
 			if !s.tidy && s.oneIn(500) {
 				s.end(l)
 			}
@@ -506,7 +511,10 @@ func (s *storm) after(l *rawclone.List, c call) {
 	switch s.rng.IntN(24) {
 	case 0, 1, 2, 3, 4, 5:
 		for range 2 {
-			s.wait(l, -1, unix.WNOHANG)
+			changed := s.wait(l, -1, unix.WNOHANG)
+			if s.oneIn(4) {
+				l.Sys(unix.SYS_PTRACE, pick(s, resumes), changed, 0, 0)
+			}
 		}
 	case 6:
 		if !s.tidy {
@@ -519,14 +527,9 @@ func (s *storm) after(l *rawclone.List, c call) {
 			s.kill(l, c, unix.SIGKILL)
 		}
 	case 9:
-		options := s.rng.IntN(1 << 8)
-		if !s.tidy {
-			options |= unix.PTRACE_O_EXITKILL * s.rng.IntN(2)
-		}
-		l.Sys(unix.SYS_PTRACE, unix.PTRACE_SEIZE, c.op, 0, options)
+		s.seize(l, c)
 	case 10, 11:
-		requests := []int{unix.PTRACE_CONT, unix.PTRACE_SYSCALL, unix.PTRACE_DETACH, unix.PTRACE_INTERRUPT, unix.PTRACE_ATTACH, unix.PTRACE_LISTEN}
-		l.Sys(unix.SYS_PTRACE, pick(s, requests), c.op, 0, 0)
+		l.Sys(unix.SYS_PTRACE, pick(s, resumes), c.op, 0, 0)
 	case 12:
 		l.Sys(unix.SYS_SCHED_YIELD)
 	case 13:
@@ -540,11 +543,41 @@ func (s *storm) after(l *rawclone.List, c call) {
 }
 
 // wait appends a wait.
-func (s *storm) wait(l *rawclone.List, pid any, options int) {
+func (s *storm) wait(l *rawclone.List, pid any, options int) *rawclone.Op {
 	if s.tidy {
 		options |= unix.WNOTHREAD
 	}
-	l.Sys(unix.SYS_WAIT4, pid, 0, options|unix.WALL)
+	return l.Sys(unix.SYS_WAIT4, pid, 0, options|unix.WALL)
+}
+
+// seize appends the attachment of a tracer to what a call has created.
+func (s *storm) seize(l *rawclone.List, c call) {
+	options := s.rng.IntN(1 << 8)
+	if !s.tidy {
+		options |= unix.PTRACE_O_EXITKILL * s.rng.IntN(2)
+	}
+	if s.oneIn(4) {
+		l.Sys(unix.SYS_PTRACE, unix.PTRACE_ATTACH, c.op, 0, 0)
+	} else {
+		l.Sys(unix.SYS_PTRACE, unix.PTRACE_SEIZE, c.op, 0, options)
+	}
+}
+
+// resumes are requests that a tracee goes on by, or is stopped by.
+var resumes = []int{unix.PTRACE_CONT, unix.PTRACE_SYSCALL, unix.PTRACE_DETACH, unix.PTRACE_INTERRUPT, unix.PTRACE_LISTEN}
+
+// trace appends a tracer that follows what a call has created for a while. What the tracer
+// leaves stopped goes on when the tracer is gone.
+func (s *storm) trace(l *rawclone.List, c call) {
+	s.seize(l, c)
+	if s.oneIn(2) {
+		l.Sys(unix.SYS_PTRACE, unix.PTRACE_INTERRUPT, c.op, 0, 0)
+	}
+	for range 1 + s.rng.IntN(4) {
+		l.Sys(unix.SYS_PPOLL, 0, 0, s.short, 0, 0)
+		changed := s.wait(l, -1, unix.WNOHANG)
+		l.Sys(unix.SYS_PTRACE, pick(s, resumes), changed, 0, 0)
+	}
 }
 
 // kill appends a signal for what a call has created. Where other tasks make the call too,

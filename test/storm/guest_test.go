@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -33,6 +35,7 @@ type outcome struct {
 	Ends     map[string]int // of the leaders of waves, by name
 	Signals  int            // that the guest sent
 	Killed   int            // processes of a tidy wave that did not exit in time
+	Late     []string       // their tasks: what /proc says of each
 	Seconds  float64
 	Error    string   // what kept the guest from the command; empty if nothing did
 	Left     []string // processes that are there and should not be
@@ -183,6 +186,9 @@ func (s *storm) wave(out *outcome) error {
 		s.disturb(leader, out)
 		time.Sleep(time.Millisecond)
 	}
+	if s.tidy && len(out.Late) == 0 {
+		out.Late = tasks()
+	}
 	killed, err := killAll()
 	if err != nil {
 		return err
@@ -280,6 +286,22 @@ func others() ([]string, error) {
 		}
 	}
 	return left, nil
+}
+
+// tasks returns the state, the IDs and the tracer of each task beside those of this process.
+func tasks() (all []string) {
+	names, _ := filepath.Glob("/proc/[0-9]*/task/*/status")
+	for _, name := range names {
+		status, err := os.ReadFile(name)
+		if err != nil || strings.HasPrefix(name, fmt.Sprintf("/proc/%d/", os.Getpid())) {
+			continue
+		}
+		m := regexp.MustCompile(`State:\t(\w).*\nTgid:\t(\d+)\nPid:\t(\d+)\nPPid:\t(\d+)\nTracerPid:\t(\d+)`).FindStringSubmatch(string(status))
+		if m != nil {
+			all = append(all, strings.Join(m[1:], " "))
+		}
+	}
+	return all
 }
 
 // kernelThread returns whether /proc/PID/stat is one of a kernel thread. See proc(5) and
