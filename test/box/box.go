@@ -412,14 +412,17 @@ func (b *Box) memoryNow() Memory {
 	return Memory{anonymous, int(usage.Total / 1024)}
 }
 
-// WantMemory checks that memory has not grown by more than 5 percent and a few MB of noise.
-func (b *Box) WantMemory(before, after Memory) {
+// WantMemory checks that memory, in kB, has not grown while children exited. It allows 5 percent,
+// the noise of a heap, and 32 bytes for each child. The state of a task takes 16 kB or more, so
+// the check finds the state of one child in 500.
+func (b *Box) WantMemory(before, after Memory, children int) {
 	const noise = 4 << 10
-	if most := before.Sentry*105/100 + noise; after.Sentry > most {
-		b.Problem("sentry memory is %d kB, and was %d kB before: want %d kB at most", after.Sentry, before.Sentry, most)
+	bound := func(before int) int { return before*105/100 + noise + children*32/1024 }
+	if most := bound(before.Sentry); after.Sentry > most {
+		b.Problem("sentry memory is %d kB, and was %d kB before %d children: want %d kB at most", after.Sentry, before.Sentry, children, most)
 	}
-	if most := before.Program*105/100 + noise; after.Program > most {
-		b.Problem("memory of programs is %d kB, and was %d kB before: want %d kB at most", after.Program, before.Program, most)
+	if most := bound(before.Program); after.Program > most {
+		b.Problem("memory of programs is %d kB, and was %d kB before %d children: want %d kB at most", after.Program, before.Program, children, most)
 	}
 }
 

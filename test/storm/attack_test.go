@@ -3,56 +3,51 @@
 package storm
 
 import (
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"runsc-ext/test/sandbox"
+	"runsc-ext/test/box"
 )
 
-// TestOtherContainers protects the other containers of a sandbox, while one of them
-// storms, is killed in the middle of it, and is made anew.
+// TestOtherContainers checks that the other containers of a sandbox stay what they are
+// while one of them storms, is killed in the middle of the storm, and is created anew.
 func TestOtherContainers(t *testing.T) {
 	needRoot(t)
-	bin := runscExt(t)
-	for _, p := range sandbox.Platforms {
+	for _, p := range box.Platforms() {
 		t.Run(p, func(t *testing.T) {
 			// The first container has the other ones' processes in its PID
 			// namespace, in gVisor: as in a pod, it does nothing.
-			pod := newBox(t, bin, p, nil)
-			pod.say("nothing")
-			b := newBox(t, bin, p, pod)
+			pod := box.New(t, box.Options{Platform: p})
+			say(pod, "nothing")
+			b := box.New(t, box.Options{Platform: p, In: pod})
 			for range 2 {
-				attacker := newBox(t, bin, p, pod)
-				attacker.say("storm %d %d", *seed, 200)
-				if _, err := attacker.stdin.Write([]byte("storm 1 1000000\n")); err != nil {
-					t.Fatal(err)
-				}
+				attacker := box.New(t, box.Options{Platform: p, In: pod})
+				say(attacker, fmt.Sprintf("storm wild on %d 300", *seed))
+				attacker.Send("storm wild on 1 10000000")
 				// Meanwhile this one is used.
-				if out := b.say("storm %d %d", *seed, 200); out.Calls < 200 {
-					t.Errorf("beside a storm there were %d calls, want 200", out.Calls)
-				}
-				if out, err := exec.Command(bin, append(slices.Clip(b.flags), "kill", attacker.id, "KILL")...).CombinedOutput(); err != nil {
+				runStorm(t, b, "wild", "on", *seed, 300)
+				if out, err := b.Run("kill", attacker.ID, "KILL"); err != nil {
 					t.Fatalf("kill: %v\n%s", err, out)
 				}
-				if err := attacker.cmd.Wait(); err == nil || attacker.cmd.ProcessState.ExitCode() != 128+9 {
-					t.Errorf("the container that was killed: %v, want status 137", err)
+				if status := attacker.Wait(); status != 128+9 {
+					t.Errorf("the container that was killed: status %d, want 137", status)
 				}
-				if out, err := exec.Command(bin, append(slices.Clip(b.flags), "delete", "-force", attacker.id)...).CombinedOutput(); err != nil {
+				if out, err := b.Run("delete", "-force", attacker.ID); err != nil {
 					t.Errorf("delete: %v\n%s", err, out)
 				}
-				b.wantNothingLeft(b.say("nothing"))
+				say(b, "nothing")
+				b.WantAnswer()
 			}
-			b.stdin.Close()
-			if err := b.cmd.Wait(); err != nil {
-				t.Errorf("the container that was not attacked: %v: %s", err, b.stderr.String())
+			b.CloseInput()
+			if status := b.Wait(); status != 0 {
+				t.Errorf("the container that was not attacked: status %d, want 0", status)
 			}
-			pod.end()
-			for _, problem := range append(b.problems, pod.problems...) {
+			pod.End()
+			for _, problem := range append(b.Problems, pod.Problems...) {
 				// gVisor leaks references with each container beside the first,
 				// also if it has done nothing.
 				if !strings.Contains(problem, "Leak checking detected") {
@@ -63,8 +58,8 @@ func TestOtherContainers(t *testing.T) {
 	}
 }
 
-// TestMemoryLimit protects the machine, and other sandboxes on it, from a fork bomb in
-// a sandbox that has a limit: the kernel ends this sandbox, and only this. gVisor has
+// TestMemoryLimit checks that a fork bomb in a sandbox with a limit harms neither the
+// machine nor other sandboxes: the kernel kills this sandbox, and only this. gVisor has
 // no limit of its own for the memory of a sandbox: it is the control group's.
 func TestMemoryLimit(t *testing.T) {
 	needRoot(t)
@@ -79,34 +74,35 @@ func TestMemoryLimit(t *testing.T) {
 	}
 	defer os.Remove(probe)
 
-	bin := runscExt(t)
-	for _, p := range sandbox.Platforms {
+	for _, p := range box.Platforms() {
 		t.Run(p, func(t *testing.T) {
-			other := newBox(t, bin, p, nil)
-			other.say("nothing")
-			b := newBox(t, bin, p, nil, func(spec map[string]any) {
-				l := spec["linux"].(map[string]any)
-				l["cgroupsPath"] = "/" + filepath.Base(probe) + "/" + p
-				l["resources"] = map[string]any{"memory": map[string]any{"limit": 200 << 20}}
+			other := box.New(t, box.Options{Platform: p})
+			say(other, "nothing")
+			b := box.New(t, box.Options{
+				Platform:    p,
+				CgroupsPath: "/" + filepath.Base(probe) + "/" + p,
+				Edit: func(spec map[string]any) {
+					spec["linux"].(map[string]any)["resources"] = map[string]any{"memory": map[string]any{"limit": 200 << 20}}
+				},
 			})
-			b.say("nothing")
-			b.stdin.Write([]byte("bomb\n"))
-			ended := make(chan error)
-			go func() { ended <- b.cmd.Wait() }()
+			say(b, "nothing")
+			b.Send("bomb")
+			exited := make(chan int)
+			go func() { exited <- b.Wait() }()
 			select {
-			case err := <-ended:
-				if status := b.cmd.ProcessState.ExitCode(); status != 128+9 {
-					t.Errorf("the sandbox: %v: %s, want status 137: it was killed", err, b.stderr.String())
+			case status := <-exited:
+				if status != 128+9 {
+					t.Errorf("the sandbox: status %d, want 137: it was killed", status)
 				}
-				b.lookIntoLogs()
+				b.LookIntoLogs()
 			case <-time.After(time.Minute):
 				t.Error("the sandbox goes on, a minute after a bomb")
 			}
-			other.wantNothingLeft(other.say("storm %d %d", *seed, 200))
-			other.end()
-			for _, problem := range append(b.problems, other.problems...) {
-				t.Error(problem)
-			}
+			runStorm(t, other, "wild", "on", *seed, 300)
+			other.WantAnswer()
+			other.End()
+			other.Report()
+			b.Report()
 		})
 	}
 }

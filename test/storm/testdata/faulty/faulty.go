@@ -5,12 +5,19 @@
 package main
 
 import (
+	"sync"
+
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/syscalls/linux"
 )
 
-var kept [][]byte
+var (
+	mu        sync.Mutex
+	kept      [][]byte
+	keepTasks bool
+	keptTasks []*kernel.Task
+)
 
 func init() {
 	for nr, fault := range map[uintptr]func(t *kernel.Task){
@@ -23,6 +30,11 @@ func init() {
 			kept = append(kept, b)
 		},
 		1902: func(t *kernel.Task) { panic("fault 1902") },
+		1903: func(t *kernel.Task) {
+			mu.Lock()
+			keepTasks = true
+			mu.Unlock()
+		},
 	} {
 		call := kernel.Syscall{Name: "fault", Fn: func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
 			fault(t)
@@ -33,4 +45,22 @@ func init() {
 			table.Init()
 		}
 	}
+	keepAt(linux.AMD64, 60) // exit
+	keepAt(linux.ARM64, 93)
+}
+
+// keepAt makes a call keep each task that makes the call, once keepTasks is set.
+func keepAt(table *kernel.SyscallTable, nr uintptr) {
+	call := table.Table[nr]
+	exit := call.Fn
+	call.Fn = func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+		mu.Lock()
+		if keepTasks {
+			keptTasks = append(keptTasks, t)
+		}
+		mu.Unlock()
+		return exit(t, sysno, args)
+	}
+	table.Table[nr] = call
+	table.Init()
 }
