@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -49,7 +50,7 @@ func TestAttack(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000})
+					b := newBox(t, a, p)
 					var out guest.Outcome
 					b.Say(&out, command(a, 1))
 					check(b, a, out)
@@ -61,6 +62,29 @@ func TestAttack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// newBox starts a sandbox for an attack. The guest's $TMPDIR is a folder of the host.
+func newBox(t *testing.T, a guest.Attack, platform string, flags ...string) *box.Box {
+	t.Helper()
+	return box.New(t, box.Options{Platform: platform, Level: a.Level, User: 1000, Flags: flags, Edit: func(spec map[string]any) {
+		process := spec["process"].(map[string]any)
+		// runsc mounts nothing in a container whose root is that of the machine.
+		root, program := t.TempDir(), process["args"].([]any)[0].(string)
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(program)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(program, filepath.Join(root, program)); err != nil {
+			t.Fatal(err)
+		}
+		spec["root"] = map[string]any{"path": root, "readonly": true}
+		volume := t.TempDir()
+		if err := os.Chmod(volume, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		process["env"] = append(process["env"].([]any), "TMPDIR=/volume")
+		spec["mounts"] = append(spec["mounts"].([]any), map[string]any{"type": "bind", "source": volume, "destination": "/volume"})
+	}})
 }
 
 // chosen are attacks that are made under more conditions than TestAttack's.
@@ -82,7 +106,7 @@ func TestAttackStrace(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000, Flags: []string{"--debug", "--strace"}})
+					b := newBox(t, a, p, "--debug", "--strace")
 					var out guest.Outcome
 					b.Say(&out, command(a, 4))
 					check(b, a, out)
@@ -109,7 +133,7 @@ func TestAttackPaused(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000})
+					b := newBox(t, a, p)
 					var started guest.Outcome
 					b.Say(&started, "nothing")
 					b.Send(command(a, 2))

@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"runsc-ext/internal/rawclone"
 )
 
 // patience is how long a step of an attack may take, in a machine that is emulated. No
@@ -92,8 +94,13 @@ func (r *run) signaled(ws unix.WaitStatus) {
 	r.out.Signals[unix.SignalName(ws.Signal())]++
 }
 
-// Attacks returns all attacks.
+// Attacks returns all attacks on this architecture.
 func Attacks() []Attack { return attacks }
+
+var attacks = append(attacksOfArch(),
+	Attack{Name: "args", Level: "on", Tries: 1260, run: args{}.run},
+	Attack{Name: "args/fd", Level: "fd", Tries: 1260, run: args{fd: true}.run},
+)
 
 // Main executes the commands in args, or those in standard input if there are none, and
 // returns the exit status.
@@ -172,8 +179,10 @@ func attack(out *Outcome, seed uint64, until time.Time) error {
 		result := make(chan error)
 		go func() {
 			runtime.LockOSThread()
-			r := &run{rng: rand.New(rand.NewPCG(seed, 0)), tries: out.Tries, until: until, out: out, mem: newMemory()}
-			err := a.run(r)
+			mem, err := newMemory()
+			if err == nil {
+				err = a.run(&run{rng: rand.New(rand.NewPCG(seed, 0)), tries: out.Tries, until: until, out: out, mem: mem})
+			}
 			if e := killAll(); err == nil {
 				err = e
 			}
@@ -183,6 +192,40 @@ func attack(out *Outcome, seed uint64, until time.Time) error {
 	}
 	return fmt.Errorf("unknown attack %q", out.Attack)
 }
+
+// memory is what an attack and its processes share.
+type memory struct {
+	p *rawclone.Program
+
+	// code is for machine code: writable, and shared by all processes.
+	code []byte
+
+	// data is shared by all processes, scratch is private to each.
+	data    []byte
+	scratch []byte
+}
+
+func newMemory() (*memory, error) {
+	const size = 64 << 10
+	m := &memory{p: rawclone.NewProgram()}
+	for _, part := range []struct {
+		mem               *[]byte
+		size, prot, flags int
+	}{
+		{&m.code, 4096, unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC, unix.MAP_SHARED},
+		{&m.data, size, unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED},
+		{&m.scratch, size, unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE},
+	} {
+		var err error
+		if *part.mem, err = rawclone.Map(-1, part.size, part.prot, part.flags); err != nil {
+			return nil, fmt.Errorf("mmap: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// word returns word i of memory that does not move.
+func word(mem []byte, i int) *uintptr { return rawclone.WordOf(mem[8*i:]) }
 
 // killAll kills all that the guest has started, and waits until they are gone.
 func killAll() error {

@@ -43,7 +43,7 @@ func registers(r *run) error {
 		p := programs[i]
 		p.Reset()
 		ops := skipInt80(m)
-		ops = append(ops, rawclone.Sys(rawclone.TrapJump, addr(m.code), addr(block)))
+		ops = append(ops, rawclone.Sys(rawclone.TrapJump, rawclone.AddrOf(m.code), rawclone.AddrOf(block)))
 		pid, errno := rawclone.Do(p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: p.List(ops...)}))
 		if errno != 0 {
 			return fmt.Errorf("making a tracee: %w", errno)
