@@ -100,6 +100,7 @@ func Attacks() []Attack { return attacks }
 var attacks = append(attacksOfArch(),
 	Attack{Name: "args", Level: "on", Tries: 1260, run: args{}.run},
 	Attack{Name: "args/fd", Level: "fd", Tries: 1260, run: args{fd: true}.run},
+	Attack{Name: "descriptors", Level: "fd", Tries: 1500, run: descriptors},
 )
 
 // Main executes the commands in args, or those in standard input if there are none, and
@@ -108,6 +109,7 @@ var attacks = append(attacksOfArch(),
 //	attack NAME SEED TRIES TIME   makes an attack: so many tries, and no new round after
 //	                              that time, as 2s
 //	nothing                       answers
+//	exit                          exits
 //	echo TEXT                     answers, with TEXT as the name
 func Main(args []string) int {
 	signal.Ignore(unix.SIGHUP, unix.SIGIO, unix.SIGUSR1, unix.SIGUSR2)
@@ -120,7 +122,7 @@ func Main(args []string) int {
 		in = strings.NewReader(strings.Join(args, "\n") + "\n")
 	}
 	status := 0
-	for lines := bufio.NewScanner(in); lines.Scan(); {
+	for lines := bufio.NewScanner(in); lines.Scan() && lines.Text() != "exit"; {
 		out := command(lines.Text())
 		if out.Error != "" {
 			status = 1
