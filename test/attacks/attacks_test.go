@@ -40,11 +40,8 @@ func TestMain(m *testing.M) {
 // sandbox answers, has no task left, and its log has no report. The guest is an ordinary
 // user without capabilities.
 func TestAttack(t *testing.T) {
-	if len(guest.Attacks()) == 0 {
-		t.Skipf("no attacks for %s", runtime.GOARCH)
-	}
 	for _, a := range guest.Attacks() {
-		if !strings.Contains(a.Name, *only) || a.ByHand && *only == "" {
+		if !strings.Contains(a.Name, *only) {
 			continue
 		}
 		t.Run(a.Name, func(t *testing.T) {
@@ -196,7 +193,7 @@ func command(a guest.Attack, part int) string {
 func TestNative(t *testing.T) {
 	var commands []string
 	for _, a := range guest.Attacks() {
-		if a.Level == "on" && strings.Contains(a.Name, *only) && (!a.ByHand || *only != "") {
+		if a.Level == "on" && strings.Contains(a.Name, *only) {
 			commands = append(commands, command(a, 20))
 		}
 	}

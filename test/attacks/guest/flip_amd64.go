@@ -352,5 +352,5 @@ func flips() []Attack {
 }
 
 func attacksOfArch() []Attack {
-	return append(flips(), Attack{Name: "registers", Level: "on", Tries: 500, ByHand: true, run: registers})
+	return append(flips(), Attack{Name: "registers", Level: "on", Tries: 1500, run: registers})
 }

@@ -56,10 +56,6 @@ type Attack struct {
 	// spare.
 	Tries int
 
-	// ByHand is set if the attack can damage the guest itself, whose memory the tracees
-	// share: the guest may then end, which says nothing of the sandbox.
-	ByHand bool
-
 	run func(r *run) error
 }
 
@@ -101,6 +97,8 @@ var attacks = append(attacksOfArch(),
 	Attack{Name: "args", Level: "on", Tries: 1260, run: args{}.run},
 	Attack{Name: "args/fd", Level: "fd", Tries: 1260, run: args{fd: true}.run},
 	Attack{Name: "descriptors", Level: "fd", Tries: 1500, run: descriptors},
+	Attack{Name: "tracers", Level: "on", Tries: 1500, run: func(r *run) error { return traceCallers(r, false) }},
+	Attack{Name: "tracers/fd", Level: "fd", Tries: 1500, run: func(r *run) error { return traceCallers(r, true) }},
 )
 
 // Main executes the commands in args, or those in standard input if there are none, and
