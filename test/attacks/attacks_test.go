@@ -47,7 +47,7 @@ func TestAttack(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := newBox(t, a, p)
+					b := box.New(t, options(t, a, p))
 					var out guest.Outcome
 					b.Say(&out, command(a, 1))
 					check(b, a, out)
@@ -61,27 +61,29 @@ func TestAttack(t *testing.T) {
 	}
 }
 
-// newBox starts a sandbox for an attack. The guest's $TMPDIR is a folder of the host.
-func newBox(t *testing.T, a guest.Attack, platform string, flags ...string) *box.Box {
+// options returns the options of a sandbox for an attack. The guest's $TMPDIR is a folder of
+// the host.
+func options(t *testing.T, a guest.Attack, platform string) box.Options {
 	t.Helper()
-	return box.New(t, box.Options{Platform: platform, Level: a.Level, User: 1000, Flags: flags, Edit: func(spec map[string]any) {
+	root, volume := t.TempDir(), t.TempDir()
+	if err := os.Chmod(volume, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return box.Options{Platform: platform, Level: a.Level, User: 1000, Edit: func(spec map[string]any) {
 		process := spec["process"].(map[string]any)
 		// runsc mounts nothing in a container whose root is that of the machine.
-		root, program := t.TempDir(), process["args"].([]any)[0].(string)
-		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(program)), 0o755); err != nil {
+		program := process["args"].([]any)[0].(string)
+		in := filepath.Join(root, program)
+		if err := os.MkdirAll(filepath.Dir(in), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Link(program, filepath.Join(root, program)); err != nil {
+		if err := os.Link(program, in); err != nil && !os.IsExist(err) {
 			t.Fatal(err)
 		}
 		spec["root"] = map[string]any{"path": root, "readonly": true}
-		volume := t.TempDir()
-		if err := os.Chmod(volume, 0o777); err != nil {
-			t.Fatal(err)
-		}
 		process["env"] = append(process["env"].([]any), "TMPDIR=/volume")
 		spec["mounts"] = append(spec["mounts"].([]any), map[string]any{"type": "bind", "source": volume, "destination": "/volume"})
-	}})
+	}}
 }
 
 // chosen are attacks that are made under more conditions than TestAttack's.
@@ -103,7 +105,9 @@ func TestAttackStrace(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := newBox(t, a, p, "--debug", "--strace")
+					o := options(t, a, p)
+					o.Flags = []string{"--debug", "--strace"}
+					b := box.New(t, o)
 					var out guest.Outcome
 					b.Say(&out, command(a, 4))
 					check(b, a, out)
@@ -130,7 +134,7 @@ func TestAttackPaused(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := newBox(t, a, p)
+					b := box.New(t, options(t, a, p))
 					var started guest.Outcome
 					b.Say(&started, "nothing")
 					b.Send(command(a, 2))
@@ -158,6 +162,52 @@ func TestAttackPaused(t *testing.T) {
 							}
 						}
 					}
+					check(b, a, out)
+					t.Logf("%+v", out)
+					b.WantAnswer()
+					b.End()
+					b.Report()
+				})
+			}
+		})
+	}
+}
+
+// TestAttackRestored checks what TestAttack does, in a sandbox that is checkpointed during the
+// attack, of which the attack has its end in a restored sandbox.
+func TestAttackRestored(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("without root, runsc makes no checkpoints")
+	}
+	for _, a := range guest.Attacks() {
+		switch a.Name {
+		case "flip/x32/untraced", "flip/i386/events", "args", "args/fd", "descriptors", "tracers", "tracers/fd":
+		default:
+			continue
+		}
+		if !strings.Contains(a.Name, *only) {
+			continue
+		}
+		t.Run(a.Name, func(t *testing.T) {
+			for _, p := range box.Platforms() {
+				t.Run(p, func(t *testing.T) {
+					o := options(t, a, p)
+					b := box.New(t, o)
+					var out guest.Outcome
+					b.Say(&out, "nothing")
+					b.Send(command(a, 1))
+					time.Sleep(*limit / 4)
+					image := t.TempDir()
+					if out, err := b.Run("checkpoint", "-image-path="+image, b.ID); err != nil {
+						b.Problem("checkpoint: %v: %s", err, out)
+					}
+					b.Wait()
+					b.LookIntoLogs()
+					b.Report()
+
+					o.Restore = image
+					b = box.New(t, o)
+					b.Receive(&out)
 					check(b, a, out)
 					t.Logf("%+v", out)
 					b.WantAnswer()
