@@ -72,6 +72,9 @@ func (tr *tracers) run(r *run) error {
 
 // callers keeps all places taken until there have been enough stops.
 func (tr *tracers) callers(r *run) error {
+	p := rawclone.NewProgram()
+	defer p.Free()
+	info := p.Buffer(kit.SizeOfSiginfo)
 	var pids [places]int
 	var started [places]time.Time
 	over := time.Now().Add(patience)
@@ -79,19 +82,22 @@ func (tr *tracers) callers(r *run) error {
 		if time.Now().After(over) {
 			return fmt.Errorf("%d stops within %v, want %d", n, patience, r.tries)
 		}
-		// The wait is for this thread's children alone: the tracers wait for theirs.
+		// Stops are for the tracers: the wait is for exits alone.
 		for {
-			var ws unix.WaitStatus
-			if pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil); pid <= 0 || err != nil {
+			clear(info)
+			_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, rawclone.AddrOf(info), unix.WEXITED|unix.WALL|unix.WNOHANG, 0, 0)
+			child := kit.SiginfoOf(info)
+			if errno != 0 || child.PID == 0 {
 				break
 			}
-			r.signaled(ws)
+			if child.Code == kit.CLD_KILLED {
+				r.signaled(unix.WaitStatus(child.Status))
+			}
 		}
 		for i := range places {
 			pid := pids[i]
 			switch {
 			case pid == 0 || unix.Kill(pid, 0) == unix.ESRCH:
-				// A tracer in the thread group of the parent reaps the caller too.
 				tr.pids[i].Store(0)
 				if pid != 0 {
 					if err := tr.ended(i); err != nil {
