@@ -8,15 +8,18 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"runsc-ext/test/attacks/guest"
 	"runsc-ext/test/box"
+	"runsc-ext/test/kit"
 	"runsc-ext/test/sandbox"
 )
 
@@ -213,6 +216,125 @@ func TestAttackRestored(t *testing.T) {
 					b.WantAnswer()
 					b.End()
 					b.Report()
+				})
+			}
+		})
+	}
+}
+
+// TestAttackBeside checks what others in an attacked sandbox see of an attack: nothing. The
+// others are programs of other users that an operator executes in the attacker's container,
+// and two more containers, of which one has a seccomp profile that refuses clone4.
+func TestAttackBeside(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("without root, runsc has no pods")
+	}
+	abis := kit.ABIs()
+	// results are what calls return: a fork, one for a mount namespace, and from a changed
+	// root, one for a mount namespace and one for a user namespace.
+	results := func(fork, newNS, chrootNS, chrootUser string) map[string]string {
+		want := make(map[string]string)
+		for _, abi := range abis {
+			want[abi.Name+", fork"], want[abi.Name+", NEWNS"] = fork, newNS
+			want[abi.Name+", chroot, NEWNS"], want[abi.Name+", chroot, NEWUSER"] = chrootNS, chrootUser
+		}
+		return want
+	}
+	refused := make(map[string]string)
+	for call := range results("", "", "", "") {
+		refused[call] = "ENOSYS" // see docs/abis.md
+		if strings.HasPrefix(call, abis[0].Name) {
+			refused[call] = "EPERM"
+		}
+	}
+	for _, a := range guest.Attacks() {
+		if a.Name != "descriptors" && a.Name != "tracers/fd" || !strings.Contains(a.Name, *only) {
+			continue
+		}
+		t.Run(a.Name, func(t *testing.T) {
+			for _, p := range box.Platforms() {
+				t.Run(p, func(t *testing.T) {
+					in := func(pod *box.Box, edit func(spec map[string]any)) *box.Box {
+						o := options(t, a, p)
+						o.In, o.Flags = pod, []string{"--oci-seccomp"}
+						if edit != nil {
+							first := o.Edit
+							o.Edit = func(spec map[string]any) {
+								first(spec)
+								edit(spec)
+							}
+						}
+						b := box.New(t, o)
+						var out guest.Outcome
+						b.Say(&out, "nothing")
+						return b
+					}
+					// In gVisor the first container has the others in its PID namespace.
+					pod := in(nil, nil)
+					attacker, neighbor := in(pod, nil), in(pod, nil)
+					filtered := in(pod, func(spec map[string]any) {
+						spec["linux"].(map[string]any)["seccomp"] = map[string]any{
+							"defaultAction": "SCMP_ACT_ALLOW",
+							"syscalls":      []any{map[string]any{"names": []string{"clone4"}, "action": "SCMP_ACT_ERRNO"}},
+						}
+					})
+					var out guest.Outcome
+					neighbor.Say(&out, "keep")
+					check(neighbor, a, out)
+					attacker.Send(command(a, 1))
+					for _, other := range []struct {
+						name   string
+						b      *box.Box
+						exec   []string // flags of runsc exec; nil for the container's own program
+						want   map[string]string
+						status string // one of the lines that children inherit
+					}{
+						{"root", attacker, []string{"-user=0:0", "-cap=CAP_SYS_CHROOT"}, results("child", "EPERM", "EPERM", "EPERM"), "CapEff: 0000000000040000"},
+						{"root with CAP_SYS_ADMIN", attacker, []string{"-user=0:0", "-cap=CAP_SYS_CHROOT", "-cap=CAP_SYS_ADMIN"}, results("child", "child", "child", "EPERM"), "CapEff: 0000000000240000"},
+						{"user", attacker, []string{"-user=2000:2000"}, results("child", "EPERM", "EPERM", "child"), "CapEff: 0000000000000000"},
+						{"neighbor", neighbor, nil, results("child", "EPERM", "EPERM", "child"), "Seccomp: 0"},
+						{"filtered", filtered, nil, refused, "Seccomp: 2"},
+					} {
+						var out guest.Outcome
+						if other.exec == nil {
+							other.b.Say(&out, "inherit")
+						} else {
+							answer, err := other.b.Run(slices.Concat([]string{"exec"}, other.exec, []string{other.b.ID, other.b.Guest, "-guest", "inherit"})...)
+							if err == nil {
+								err = json.Unmarshal(answer, &out)
+							}
+							if err != nil {
+								t.Errorf("%s: exec: %v: %s", other.name, err, answer)
+								continue
+							}
+						}
+						check(other.b, a, out)
+						if !maps.Equal(out.Calls, other.want) {
+							t.Errorf("%s: calls return %q, want %q", other.name, out.Calls, other.want)
+						}
+						if !slices.Contains(out.Status, other.status) {
+							t.Errorf("%s: children inherit %q, want %q", other.name, out.Status, other.status)
+						}
+					}
+					attacker.Receive(&out)
+					check(attacker, a, out)
+					t.Logf("%+v", out)
+					neighbor.Say(&out, "kill")
+					check(neighbor, a, out)
+					for _, b := range []*box.Box{attacker, neighbor, filtered} {
+						b.WantAnswer()
+						b.CloseInput()
+						if status := b.Wait(); status != 0 {
+							b.Problem("%s: exit status %d", b.ID, status)
+						}
+					}
+					pod.End()
+					for _, b := range []*box.Box{attacker, neighbor, filtered, pod} {
+						// gVisor leaks references with each container beside the first, also
+						// if the container has done nothing.
+						b.Problems = slices.DeleteFunc(b.Problems, func(problem string) bool { return strings.Contains(problem, "Leak checking detected") })
+						b.Report()
+					}
 				})
 			}
 		})

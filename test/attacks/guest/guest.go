@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,8 +42,10 @@ type Outcome struct {
 	Stops   int            // of tracees
 	Signals map[string]int // that processes were killed by
 	Seconds float64
-	Error   string   // what was not as on Linux; empty if all was
-	Left    []string // processes that are there, and should not be
+	Calls   map[string]string // results of the calls of the command inherit
+	Status  []string          // what their children inherit
+	Error   string            // what was not as on Linux; empty if all was
+	Left    []string          // processes that are there, beside those that stay
 }
 
 // Attack is a way to attack a sandbox.
@@ -107,6 +110,8 @@ var attacks = append(attacksOfArch(),
 //	attack NAME SEED TRIES TIME   makes an attack: so many tries, and no new round after
 //	                              that time, as 2s
 //	nothing                       answers
+//	inherit                       makes calls whose children must be like their parents
+//	keep, kill                    create children that stay, and kill them
 //	exit                          exits
 //	echo TEXT                     answers, with TEXT as the name
 func Main(args []string) int {
@@ -138,6 +143,12 @@ func command(line string) Outcome {
 	out := Outcome{Attack: rest}
 	switch verb {
 	case "nothing":
+	case "inherit":
+		fail(&out, inherit(&out))
+	case "keep":
+		fail(&out, keep())
+	case "kill":
+		fail(&out, kill())
 	case "echo":
 		return out
 	case "attack":
@@ -152,20 +163,23 @@ func command(line string) Outcome {
 			return out
 		}
 		start := time.Now()
-		if err := attack(&out, seed, start.Add(limit)); err != nil {
-			out.Error = err.Error()
-		}
+		fail(&out, attack(&out, seed, start.Add(limit)))
 		out.Seconds = time.Since(start).Seconds()
 	default:
 		out.Error = fmt.Sprintf("unknown command %q", line)
 		return out
 	}
 	left, err := others()
+	fail(&out, err)
+	out.Left = left
+	return out
+}
+
+// fail notes the first error.
+func fail(out *Outcome, err error) {
 	if err != nil && out.Error == "" {
 		out.Error = err.Error()
 	}
-	out.Left = left
-	return out
 }
 
 // attack makes one attack, in a thread of its own: a thread that was a tracer, or has
@@ -262,7 +276,7 @@ func others() ([]string, error) {
 	var left []string
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() || pid == os.Getppid() {
+		if err != nil || pid == os.Getpid() || pid == os.Getppid() || slices.Contains(kept, pid) {
 			continue
 		}
 		status, err := os.ReadFile("/proc/" + e.Name() + "/status")
