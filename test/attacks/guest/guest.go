@@ -13,6 +13,7 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -22,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,6 +112,7 @@ var attacks = append(attacksOfArch(),
 //	attack NAME SEED TRIES TIME   makes an attack: so many tries, and no new round after
 //	                              that time, as 2s
 //	nothing                       answers
+//	user                          becomes an ordinary user
 //	inherit                       makes calls whose children must be like their parents
 //	keep, kill                    create children that stay, and kill them
 //	exit                          exits
@@ -143,6 +146,8 @@ func command(line string) Outcome {
 	out := Outcome{Attack: rest}
 	switch verb {
 	case "nothing":
+	case "user":
+		fail(&out, becomeUser())
 	case "inherit":
 		fail(&out, inherit(&out))
 	case "keep":
@@ -173,6 +178,15 @@ func command(line string) Outcome {
 	fail(&out, err)
 	out.Left = left
 	return out
+}
+
+// becomeUser makes root the user 1000, who can trace its own processes.
+func becomeUser() error {
+	const id = 1000
+	return errors.Join(
+		syscall.Setgroups(nil), syscall.Setgid(id), syscall.Setuid(id),
+		unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0),
+	)
 }
 
 // fail notes the first error.
