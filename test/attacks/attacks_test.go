@@ -5,17 +5,21 @@ package attacks
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"runsc-ext/test/attacks/guest"
 	"runsc-ext/test/box"
+	"runsc-ext/test/kit"
 	"runsc-ext/test/sandbox"
 )
 
@@ -39,17 +43,14 @@ func TestMain(m *testing.M) {
 // sandbox answers, has no task left, and its log has no report. The guest is an ordinary
 // user without capabilities.
 func TestAttack(t *testing.T) {
-	if len(guest.Attacks()) == 0 {
-		t.Skipf("no attacks for %s", runtime.GOARCH)
-	}
 	for _, a := range guest.Attacks() {
-		if !strings.Contains(a.Name, *only) || a.ByHand && *only == "" {
+		if !strings.Contains(a.Name, *only) {
 			continue
 		}
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000})
+					b := box.New(t, options(t, a, p))
 					var out guest.Outcome
 					b.Say(&out, command(a, 1))
 					check(b, a, out)
@@ -61,6 +62,31 @@ func TestAttack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// options returns the options of a sandbox for an attack. The guest's $TMPDIR is a folder of
+// the host.
+func options(t *testing.T, a guest.Attack, platform string) box.Options {
+	t.Helper()
+	root, volume := t.TempDir(), t.TempDir()
+	if err := os.Chmod(volume, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return box.Options{Platform: platform, Level: a.Level, User: 1000, Edit: func(spec map[string]any) {
+		process := spec["process"].(map[string]any)
+		// runsc mounts nothing in a container whose root is that of the machine.
+		program := process["args"].([]any)[0].(string)
+		in := filepath.Join(root, program)
+		if err := os.MkdirAll(filepath.Dir(in), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(program, in); err != nil && !os.IsExist(err) {
+			t.Fatal(err)
+		}
+		spec["root"] = map[string]any{"path": root, "readonly": true}
+		process["env"] = append(process["env"].([]any), "TMPDIR=/volume")
+		spec["mounts"] = append(spec["mounts"].([]any), map[string]any{"type": "bind", "source": volume, "destination": "/volume"})
+	}}
 }
 
 // chosen are attacks that are made under more conditions than TestAttack's.
@@ -82,7 +108,9 @@ func TestAttackStrace(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000, Flags: []string{"--debug", "--strace"}})
+					o := options(t, a, p)
+					o.Flags = []string{"--debug", "--strace"}
+					b := box.New(t, o)
 					var out guest.Outcome
 					b.Say(&out, command(a, 4))
 					check(b, a, out)
@@ -109,7 +137,7 @@ func TestAttackPaused(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := box.New(t, box.Options{Platform: p, Level: a.Level, User: 1000})
+					b := box.New(t, options(t, a, p))
 					var started guest.Outcome
 					b.Say(&started, "nothing")
 					b.Send(command(a, 2))
@@ -148,6 +176,171 @@ func TestAttackPaused(t *testing.T) {
 	}
 }
 
+// TestAttackRestored checks what TestAttack does, in a sandbox that is checkpointed during the
+// attack, of which the attack has its end in a restored sandbox.
+func TestAttackRestored(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("without root, runsc makes no checkpoints")
+	}
+	for _, a := range guest.Attacks() {
+		switch a.Name {
+		case "flip/x32/untraced", "flip/i386/events", "args", "args/fd", "descriptors", "tracers", "tracers/fd":
+		default:
+			continue
+		}
+		if !strings.Contains(a.Name, *only) {
+			continue
+		}
+		t.Run(a.Name, func(t *testing.T) {
+			for _, p := range box.Platforms() {
+				t.Run(p, func(t *testing.T) {
+					o := options(t, a, p)
+					b := box.New(t, o)
+					var out guest.Outcome
+					b.Say(&out, "nothing")
+					b.Send(command(a, 1))
+					time.Sleep(*limit / 4)
+					image := t.TempDir()
+					if out, err := b.Run("checkpoint", "-image-path="+image, b.ID); err != nil {
+						b.Problem("checkpoint: %v: %s", err, out)
+					}
+					b.Wait()
+					b.LookIntoLogs()
+					b.Report()
+
+					o.Restore = image
+					b = box.New(t, o)
+					b.Receive(&out)
+					check(b, a, out)
+					t.Logf("%+v", out)
+					b.WantAnswer()
+					b.End()
+					b.Report()
+				})
+			}
+		})
+	}
+}
+
+// TestAttackBeside checks what others in an attacked sandbox see of an attack: nothing. The
+// others are programs of other users that an operator executes in the attacker's container,
+// and two more containers, of which one has a seccomp profile that refuses clone4.
+func TestAttackBeside(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("without root, runsc has no pods")
+	}
+	abis := kit.ABIs()
+	// results are what calls return: a fork, one for a mount namespace, and from a changed
+	// root, one for a mount namespace and one for a user namespace.
+	results := func(fork, newNS, chrootNS, chrootUser string) map[string]string {
+		want := make(map[string]string)
+		for _, abi := range abis {
+			want[abi.Name+", fork"], want[abi.Name+", NEWNS"] = fork, newNS
+			want[abi.Name+", chroot, NEWNS"], want[abi.Name+", chroot, NEWUSER"] = chrootNS, chrootUser
+		}
+		return want
+	}
+	refused := make(map[string]string)
+	for call := range results("", "", "", "") {
+		refused[call] = "ENOSYS" // see docs/abis.md
+		if strings.HasPrefix(call, abis[0].Name) {
+			refused[call] = "EPERM"
+		}
+	}
+	for _, a := range guest.Attacks() {
+		if a.Name != "descriptors" && a.Name != "tracers/fd" || !strings.Contains(a.Name, *only) {
+			continue
+		}
+		t.Run(a.Name, func(t *testing.T) {
+			for _, p := range box.Platforms() {
+				t.Run(p, func(t *testing.T) {
+					in := func(pod *box.Box, edit func(spec map[string]any)) *box.Box {
+						o := options(t, a, p)
+						o.In, o.Flags = pod, []string{"--oci-seccomp"}
+						if edit != nil {
+							first := o.Edit
+							o.Edit = func(spec map[string]any) {
+								first(spec)
+								edit(spec)
+							}
+						}
+						b := box.New(t, o)
+						var out guest.Outcome
+						b.Say(&out, "nothing")
+						return b
+					}
+					// In gVisor the first container has the others in its PID namespace.
+					pod := in(nil, nil)
+					attacker, neighbor := in(pod, nil), in(pod, nil)
+					filtered := in(pod, func(spec map[string]any) {
+						spec["linux"].(map[string]any)["seccomp"] = map[string]any{
+							"defaultAction": "SCMP_ACT_ALLOW",
+							"syscalls":      []any{map[string]any{"names": []string{"clone4"}, "action": "SCMP_ACT_ERRNO"}},
+						}
+					})
+					var out guest.Outcome
+					neighbor.Say(&out, "keep")
+					check(neighbor, a, out)
+					attacker.Send(command(a, 1))
+					for _, other := range []struct {
+						name   string
+						b      *box.Box
+						exec   []string // flags of runsc exec; nil for the container's own program
+						want   map[string]string
+						status string // one of the lines that children inherit
+					}{
+						{"root", attacker, []string{"-user=0:0", "-cap=CAP_SYS_CHROOT"}, results("child", "EPERM", "EPERM", "EPERM"), "CapEff: 0000000000040000"},
+						{"root with CAP_SYS_ADMIN", attacker, []string{"-user=0:0", "-cap=CAP_SYS_CHROOT", "-cap=CAP_SYS_ADMIN"}, results("child", "child", "child", "EPERM"), "CapEff: 0000000000240000"},
+						{"user", attacker, []string{"-user=2000:2000"}, results("child", "EPERM", "EPERM", "child"), "CapEff: 0000000000000000"},
+						{"neighbor", neighbor, nil, results("child", "EPERM", "EPERM", "child"), "Seccomp: 0"},
+						{"filtered", filtered, nil, refused, "Seccomp: 2"},
+					} {
+						var out guest.Outcome
+						if other.exec == nil {
+							other.b.Say(&out, "inherit")
+						} else {
+							answer, err := other.b.Run(slices.Concat([]string{"exec"}, other.exec, []string{other.b.ID, other.b.Guest, "-guest", "inherit"})...)
+							if err == nil {
+								err = json.Unmarshal(answer, &out)
+							}
+							if err != nil {
+								t.Errorf("%s: exec: %v: %s", other.name, err, answer)
+								continue
+							}
+						}
+						check(other.b, a, out)
+						if !maps.Equal(out.Calls, other.want) {
+							t.Errorf("%s: calls return %q, want %q", other.name, out.Calls, other.want)
+						}
+						if !slices.Contains(out.Status, other.status) {
+							t.Errorf("%s: children inherit %q, want %q", other.name, out.Status, other.status)
+						}
+					}
+					attacker.Receive(&out)
+					check(attacker, a, out)
+					t.Logf("%+v", out)
+					neighbor.Say(&out, "kill")
+					check(neighbor, a, out)
+					for _, b := range []*box.Box{attacker, neighbor, filtered} {
+						b.WantAnswer()
+						b.CloseInput()
+						if status := b.Wait(); status != 0 {
+							b.Problem("%s: exit status %d", b.ID, status)
+						}
+					}
+					pod.End()
+					for _, b := range []*box.Box{attacker, neighbor, filtered, pod} {
+						// gVisor leaks references with each container beside the first, also
+						// if the container has done nothing.
+						b.Problems = slices.DeleteFunc(b.Problems, func(problem string) bool { return strings.Contains(problem, "Leak checking detected") })
+						b.Report()
+					}
+				})
+			}
+		})
+	}
+}
+
 // check notes as problems what is wrong with an outcome.
 func check(b *box.Box, a guest.Attack, out guest.Outcome) {
 	if out.Error != "" {
@@ -170,39 +363,78 @@ func command(a guest.Attack, part int) string {
 // TestNative checks that each attack comes to its end where it attacks nothing: on the
 // reference kernel.
 func TestNative(t *testing.T) {
-	var commands []string
+	t.Parallel()
+	commands := []string{"keep", "inherit", "kill"}
 	for _, a := range guest.Attacks() {
-		if a.Level == "on" && strings.Contains(a.Name, *only) && (!a.ByHand || *only != "") {
+		if a.Level == "on" && strings.Contains(a.Name, *only) {
 			commands = append(commands, command(a, 20))
 		}
 	}
-	bin, err := sandbox.BuildTest("runsc-ext/test/attacks", runtime.GOARCH)
+	bin, err := sandbox.BuildTest(pkg, runtime.GOARCH)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd, err := sandbox.Native(bin, append([]string{"-guest"}, commands...)...)
-	if m := sandbox.Missing(""); errors.As(err, &m) {
-		t.Skip(err)
+	cmd, err := sandbox.Native(bin, guestArgs(commands)...)
+	sandbox.Need(t, err)
+	checkOutput(t, cmd, commands)
+}
+
+// TestEmulated checks that sandboxes survive in emulated machines: on the KVM platform, which
+// has a gate of its own for INT $0x80, and on arm64. The guest begins as root there.
+func TestEmulated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("emulated machines are slow")
 	}
-	if err != nil {
-		t.Fatal(err)
+	for _, m := range []struct {
+		arch, platform, level string
+		attacks               []string
+	}{
+		{"amd64", "kvm", "on", []string{"flip/x32/untraced", "flip/x32/syscall", "flip/i386/untraced", "flip/i386/events", "registers"}},
+		{"arm64", "systrap", "fd", []string{"args", "args/fd", "descriptors", "tracers", "tracers/fd"}},
+	} {
+		t.Run(m.platform+"-"+m.arch, func(t *testing.T) {
+			t.Parallel()
+			var commands []string
+			for _, a := range guest.Attacks() {
+				if slices.Contains(m.attacks, a.Name) && strings.Contains(a.Name, *only) {
+					commands = append(commands, command(a, 3))
+				}
+			}
+			cmd, err := sandbox.EmulatedAt(m.level, m.arch, m.platform, nil, pkg, guestArgs(commands)...)
+			sandbox.Need(t, err)
+			checkOutput(t, cmd, commands)
+		})
 	}
+}
+
+const pkg = "runsc-ext/test/attacks"
+
+// guestArgs returns the arguments of a test binary that executes commands as an ordinary
+// user.
+func guestArgs(commands []string) []string {
+	return append([]string{"-guest", "user"}, commands...)
+}
+
+// checkOutput checks what the guest says of commands.
+func checkOutput(t *testing.T, cmd *exec.Cmd, commands []string) {
+	t.Helper()
 	output, err := cmd.Output()
 	if err != nil {
 		t.Errorf("%v: %v", cmd, err)
 	}
-	lines := bytes.Split(bytes.TrimSpace(output), []byte("\n"))
-	if len(lines) != len(commands) {
-		t.Errorf("%d outcomes, want %d:\n%s", len(lines), len(commands), output)
-	}
-	for _, line := range lines {
+	var outcomes []guest.Outcome
+	for line := range bytes.Lines(output) {
 		var out guest.Outcome
-		if err := json.Unmarshal(line, &out); err != nil {
-			t.Fatalf("%q: %v", line, err)
+		if json.Unmarshal(line, &out) != nil {
+			continue // an emulated machine prints standard error as well
 		}
+		outcomes = append(outcomes, out)
 		t.Logf("%+v", out)
 		if out.Error != "" || len(out.Left) > 0 {
 			t.Errorf("%s: %s; left: %q", out.Attack, out.Error, out.Left)
 		}
+	}
+	if want := len(commands) + 1; len(outcomes) != want {
+		t.Errorf("%d outcomes, want %d:\n%s", len(outcomes), want, output)
 	}
 }

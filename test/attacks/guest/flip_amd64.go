@@ -12,6 +12,7 @@ import (
 
 	"runsc-ext/abi/linux"
 	"runsc-ext/internal/rawclone"
+	"runsc-ext/test/kit"
 )
 
 // The caller: machine code that makes calls by the instruction at callerSite, which
@@ -92,11 +93,13 @@ var skipCode = []byte{
 	0xc3, //                                                       ret
 }
 
-// restoreCode returns from a signal handler, even if a tracer skips calls.
+// restoreCode returns from a signal handler, even if a tracer skips calls. The instructions
+// are those of libraries: the systrap platform patches a restorer with %eax, and returns to
+// a wrong address.
 var restoreCode = []byte{
-	0xb8, unix.SYS_RT_SIGRETURN, 0, 0, 0, // mov $SYS_rt_sigreturn, %eax
-	0x0f, 0x05, //                           syscall
-	0xeb, 0xf7, //                           jmp to the begin
+	0x48, 0xc7, 0xc0, unix.SYS_RT_SIGRETURN, 0, 0, 0, // mov $SYS_rt_sigreturn, %rax
+	0x0f, 0x05, //                                       syscall
+	0xeb, 0xf5, //                                       jmp to the begin
 }
 
 // Where the code is, beside the caller's.
@@ -112,21 +115,21 @@ const (
 func skipInt80(m *memory) []rawclone.Op {
 	const saSiginfo, saRestorer, saNodefer = 4, 0x04000000, 0x40000000
 	action, none := m.data[2048:], m.data[2048+64:]
-	*word(action, 0) = addr(m.code) + skipAt
+	*word(action, 0) = rawclone.AddrOf(m.code) + skipAt
 	*word(action, 1) = saSiginfo | saRestorer | saNodefer
-	*word(action, 2) = addr(m.code) + restorerAt
+	*word(action, 2) = rawclone.AddrOf(m.code) + restorerAt
 	*word(action, 3), *word(none, 0) = 0, 0
 	byDefault := m.data[2048+128:][:32]
 	clear(byDefault)
 	var ops []rawclone.Op
 	for sig := unix.SIGHUP; sig <= unix.SIGSYS; sig++ {
 		if sig != unix.SIGKILL && sig != unix.SIGSTOP {
-			ops = append(ops, rawclone.Sys(unix.SYS_RT_SIGACTION, int(sig), addr(byDefault), 0, 8))
+			ops = append(ops, rawclone.Sys(unix.SYS_RT_SIGACTION, int(sig), rawclone.AddrOf(byDefault), 0, 8))
 		}
 	}
 	return append(ops,
-		rawclone.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGSEGV), addr(action), 0, 8),
-		rawclone.Sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, addr(none), 0, 8),
+		rawclone.Sys(unix.SYS_RT_SIGACTION, int(unix.SIGSEGV), rawclone.AddrOf(action), 0, 8),
+		rawclone.Sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, rawclone.AddrOf(none), 0, 8),
 	)
 }
 
@@ -149,8 +152,6 @@ var numbers = []number{
 	{"upper", linux.SYS_CLONE4_AMD64 | 0xdeadbeef<<32, opSyscall},
 }
 
-const threadFlags = linux.CLONE_VM | linux.CLONE_FS | linux.CLONE_FILES | linux.CLONE_SIGHAND | linux.CLONE_THREAD | linux.CLONE_SYSVSEM
-
 // flags are those that a call is made with in one round or another. No child uses its
 // stack, so all can have one.
 var callFlags = []uint64{
@@ -159,7 +160,7 @@ var callFlags = []uint64{
 	linux.CLONE_VFORK | linux.CLONE_VM | uint64(unix.SIGCHLD),
 	linux.CLONE_VFORK,
 	linux.CLONE_VFORK | linux.CLONE_UNTRACED | uint64(unix.SIGCHLD),
-	threadFlags,
+	kit.ThreadFlags,
 	linux.CLONE_PTRACE | uint64(unix.SIGCHLD),
 	0,
 }
@@ -217,12 +218,12 @@ func (f *flip) round(r *run, round int) error {
 	*word(block, blockLeft) = uintptr(calls)
 	*word(block, blockMade), *word(block, blockFailed) = 0, 0
 
-	site := addr(m.code) + callerSite
+	site := rawclone.AddrOf(m.code) + callerSite
 	other := uintptr(opSyscall ^ opInt80 ^ f.number.site)
 	if round%5 == 4 {
 		other = opNothing
 	}
-	flipper := m.p.List(rawclone.Sys(rawclone.TrapJump, addr(m.code)+flipperAt, site, f.number.site, other))
+	flipper := m.p.List(rawclone.Sys(rawclone.TrapJump, rawclone.AddrOf(m.code)+flipperAt, site, f.number.site, other))
 	forkFlipper := rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: flipper}
 
 	// The caller reports that it has its handlers, which a tracer could keep it from, and
@@ -236,8 +237,8 @@ func (f *flip) round(r *run, round int) error {
 		defer unix.Close(pipe[1])
 	}
 	ops := append(skipInt80(m),
-		rawclone.Sys(unix.SYS_WRITE, ready[1], addr(m.scratch), 1),
-		rawclone.Sys(unix.SYS_READ, gate[0], addr(m.scratch), 1))
+		rawclone.Sys(unix.SYS_WRITE, ready[1], rawclone.AddrOf(m.scratch), 1),
+		rawclone.Sys(unix.SYS_READ, gate[0], rawclone.AddrOf(m.scratch), 1))
 	if f.filter != nil {
 		ops = append(ops, installFilter(m, f.filter)...)
 	}
@@ -246,12 +247,12 @@ func (f *flip) round(r *run, round int) error {
 	thread := round%2 == 1 && !slices.Contains(f.resume, unix.PTRACE_SINGLESTEP)
 	if thread {
 		o := forkFlipper
-		o.Args[0] = threadFlags
+		o.Args[0] = kit.ThreadFlags
 		ops = append(ops, o)
 	} else if _, errno := rawclone.Do(m.p.List(forkFlipper)); errno != 0 {
 		return fmt.Errorf("making the process that flips: %w", errno)
 	}
-	ops = append(ops, rawclone.Sys(rawclone.TrapJump, addr(m.code), addr(block)))
+	ops = append(ops, rawclone.Sys(rawclone.TrapJump, rawclone.AddrOf(m.code), rawclone.AddrOf(block)))
 	caller, errno := rawclone.Do(m.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: m.p.List(ops...)}))
 	if errno != 0 {
 		return fmt.Errorf("making the caller: %w", errno)
@@ -324,13 +325,13 @@ func waitFor(r *run, pid int) error {
 func installFilter(m *memory, filter []unix.SockFilter) []rawclone.Op {
 	at := m.data[4096:]
 	binary.LittleEndian.PutUint16(at, uint16(len(filter)))
-	*word(at, 1) = addr(at) + 16
+	*word(at, 1) = rawclone.AddrOf(at) + 16
 	if _, err := binary.Encode(at[16:], binary.LittleEndian, filter); err != nil {
 		panic(err)
 	}
 	return []rawclone.Op{
 		rawclone.Sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-		rawclone.Sys(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, addr(at)),
+		rawclone.Sys(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, rawclone.AddrOf(at)),
 	}
 }
 
@@ -379,4 +380,6 @@ func flips() []Attack {
 	return all
 }
 
-var attacks = append(flips(), Attack{Name: "registers", Level: "on", Tries: 500, ByHand: true, run: registers})
+func attacksOfArch() []Attack {
+	return append(flips(), Attack{Name: "registers", Level: "on", Tries: 1500, run: registers})
+}

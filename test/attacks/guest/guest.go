@@ -13,17 +13,22 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"runsc-ext/internal/rawclone"
 )
 
 // patience is how long a step of an attack may take, in a machine that is emulated. No
@@ -39,8 +44,10 @@ type Outcome struct {
 	Stops   int            // of tracees
 	Signals map[string]int // that processes were killed by
 	Seconds float64
-	Error   string   // what was not as on Linux; empty if all was
-	Left    []string // processes that are there, and should not be
+	Calls   map[string]string // results of the calls of the command inherit
+	Status  []string          // what their children inherit
+	Error   string            // what was not as on Linux; empty if all was
+	Left    []string          // processes that are there, beside those that stay
 }
 
 // Attack is a way to attack a sandbox.
@@ -53,10 +60,6 @@ type Attack struct {
 	// Tries is how many tries find the fault in a sentry that has it, with some to
 	// spare.
 	Tries int
-
-	// ByHand is set if the attack can damage the guest itself, whose memory the tracees
-	// share: the guest may then end, which says nothing of the sandbox.
-	ByHand bool
 
 	run func(r *run) error
 }
@@ -92,8 +95,16 @@ func (r *run) signaled(ws unix.WaitStatus) {
 	r.out.Signals[unix.SignalName(ws.Signal())]++
 }
 
-// Attacks returns all attacks.
+// Attacks returns all attacks on this architecture.
 func Attacks() []Attack { return attacks }
+
+var attacks = append(attacksOfArch(),
+	Attack{Name: "args", Level: "on", Tries: 1260, run: args{}.run},
+	Attack{Name: "args/fd", Level: "fd", Tries: 1260, run: args{fd: true}.run},
+	Attack{Name: "descriptors", Level: "fd", Tries: 1500, run: descriptors},
+	Attack{Name: "tracers", Level: "on", Tries: 1500, run: func(r *run) error { return traceCallers(r, false) }},
+	Attack{Name: "tracers/fd", Level: "fd", Tries: 1500, run: func(r *run) error { return traceCallers(r, true) }},
+)
 
 // Main executes the commands in args, or those in standard input if there are none, and
 // returns the exit status.
@@ -101,6 +112,10 @@ func Attacks() []Attack { return attacks }
 //	attack NAME SEED TRIES TIME   makes an attack: so many tries, and no new round after
 //	                              that time, as 2s
 //	nothing                       answers
+//	user                          becomes an ordinary user
+//	inherit                       makes calls whose children must be like their parents
+//	keep, kill                    create children that stay, and kill them
+//	exit                          exits
 //	echo TEXT                     answers, with TEXT as the name
 func Main(args []string) int {
 	signal.Ignore(unix.SIGHUP, unix.SIGIO, unix.SIGUSR1, unix.SIGUSR2)
@@ -113,7 +128,7 @@ func Main(args []string) int {
 		in = strings.NewReader(strings.Join(args, "\n") + "\n")
 	}
 	status := 0
-	for lines := bufio.NewScanner(in); lines.Scan(); {
+	for lines := bufio.NewScanner(in); lines.Scan() && lines.Text() != "exit"; {
 		out := command(lines.Text())
 		if out.Error != "" {
 			status = 1
@@ -131,6 +146,14 @@ func command(line string) Outcome {
 	out := Outcome{Attack: rest}
 	switch verb {
 	case "nothing":
+	case "user":
+		fail(&out, becomeUser())
+	case "inherit":
+		fail(&out, inherit(&out))
+	case "keep":
+		fail(&out, keep())
+	case "kill":
+		fail(&out, kill())
 	case "echo":
 		return out
 	case "attack":
@@ -145,20 +168,32 @@ func command(line string) Outcome {
 			return out
 		}
 		start := time.Now()
-		if err := attack(&out, seed, start.Add(limit)); err != nil {
-			out.Error = err.Error()
-		}
+		fail(&out, attack(&out, seed, start.Add(limit)))
 		out.Seconds = time.Since(start).Seconds()
 	default:
 		out.Error = fmt.Sprintf("unknown command %q", line)
 		return out
 	}
 	left, err := others()
+	fail(&out, err)
+	out.Left = left
+	return out
+}
+
+// becomeUser makes root the user 1000, who can trace its own processes.
+func becomeUser() error {
+	const id = 1000
+	return errors.Join(
+		syscall.Setgroups(nil), syscall.Setgid(id), syscall.Setuid(id),
+		unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0),
+	)
+}
+
+// fail notes the first error.
+func fail(out *Outcome, err error) {
 	if err != nil && out.Error == "" {
 		out.Error = err.Error()
 	}
-	out.Left = left
-	return out
 }
 
 // attack makes one attack, in a thread of its own: a thread that was a tracer, or has
@@ -172,8 +207,10 @@ func attack(out *Outcome, seed uint64, until time.Time) error {
 		result := make(chan error)
 		go func() {
 			runtime.LockOSThread()
-			r := &run{rng: rand.New(rand.NewPCG(seed, 0)), tries: out.Tries, until: until, out: out, mem: newMemory()}
-			err := a.run(r)
+			mem, err := newMemory()
+			if err == nil {
+				err = a.run(&run{rng: rand.New(rand.NewPCG(seed, 0)), tries: out.Tries, until: until, out: out, mem: mem})
+			}
 			if e := killAll(); err == nil {
 				err = e
 			}
@@ -183,6 +220,40 @@ func attack(out *Outcome, seed uint64, until time.Time) error {
 	}
 	return fmt.Errorf("unknown attack %q", out.Attack)
 }
+
+// memory is what an attack and its processes share.
+type memory struct {
+	p *rawclone.Program
+
+	// code is for machine code: writable, and shared by all processes.
+	code []byte
+
+	// data is shared by all processes, scratch is private to each.
+	data    []byte
+	scratch []byte
+}
+
+func newMemory() (*memory, error) {
+	const size = 64 << 10
+	m := &memory{p: rawclone.NewProgram()}
+	for _, part := range []struct {
+		mem               *[]byte
+		size, prot, flags int
+	}{
+		{&m.code, 4096, unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC, unix.MAP_SHARED},
+		{&m.data, size, unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED},
+		{&m.scratch, size, unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE},
+	} {
+		var err error
+		if *part.mem, err = rawclone.Map(-1, part.size, part.prot, part.flags); err != nil {
+			return nil, fmt.Errorf("mmap: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// word returns word i of memory that does not move.
+func word(mem []byte, i int) *uintptr { return rawclone.WordOf(mem[8*i:]) }
 
 // killAll kills all that the guest has started, and waits until they are gone.
 func killAll() error {
@@ -219,7 +290,7 @@ func others() ([]string, error) {
 	var left []string
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() || pid == os.Getppid() {
+		if err != nil || pid == os.Getpid() || pid == os.Getppid() || slices.Contains(kept, pid) {
 			continue
 		}
 		status, err := os.ReadFile("/proc/" + e.Name() + "/status")

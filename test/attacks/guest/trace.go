@@ -110,10 +110,15 @@ func (tr *tracer) follow(pid int, begin func()) error {
 		if tr.atStop != nil {
 			tr.atStop(got)
 		}
-		sig := ws.StopSignal()
-		if ws>>16 != 0 || sig&^0x80 == unix.SIGTRAP || sig == unix.SIGSTOP {
-			sig = 0
-		}
-		ptrace(pick(tr.r, tr.resume), got, 0, uintptr(sig))
+		ptrace(pick(tr.r, tr.resume), got, 0, uintptr(delivered(ws)))
 	}
+}
+
+// delivered returns the signal that a tracee goes on with after a stop; 0 for none.
+func delivered(ws unix.WaitStatus) syscall.Signal {
+	sig := ws.StopSignal()
+	if ws>>16 != 0 || sig&^0x80 == unix.SIGTRAP || sig == unix.SIGSTOP {
+		return 0
+	}
+	return sig
 }
