@@ -54,6 +54,11 @@ const (
 	patience = time.Minute
 )
 
+// The first thread of the guest creates all children and waits for them. The children of a
+// process that exits become children of that thread, and the tracer of a child that calls
+// PTRACE_TRACEME is that thread. gVisor keeps a tracee that another thread waits for.
+func init() { runtime.LockOSThread() }
+
 // guest executes the commands in args, or those in standard input if there are none, and
 // prints an outcome after each.
 //
@@ -69,9 +74,6 @@ func guest(args []string) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming a subreaper: %w", err)
 	}
-	// One thread creates all children and waits for them: gVisor keeps a tracee that
-	// another thread than its tracer waits for.
-	runtime.LockOSThread()
 	s, err := newStorm()
 	if err != nil {
 		return err

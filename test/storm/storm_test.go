@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	calls   = flag.Int("calls", 3000, "make this many calls in a storm")
+	calls   = flag.Int("calls", 2000, "make this many calls in each sandbox, in 10 storms")
 	seed    = flag.Uint64("seed", 1, "make the calls of this seed")
 	lockdep = flag.Bool("lockdep", false, "build the sentry with gVisor's check of the order of locks")
 	isGuest = flag.Bool("guest", false, "be the guest, which does what the arguments or standard input say; test nothing")
