@@ -23,13 +23,13 @@ import (
 //   - EPERM for CLONEFD_KILL_ON_CLOSE; see mayKillOnClose
 //   - EMFILE if the descriptor table of t is full
 //   - EFAULT if args.Clonefd cannot be written
-//   - EAGAIN if another thread has reaped the child before it had a descriptor,
-//     which takes a trace session that is deleted in that instant
+//   - EAGAIN if another thread reaps the child before the child has a descriptor,
+//     which can happen only while a trace session is deleted
 //
-// With an error there is no child and no descriptor. The caller has to return all
-// three results to the sentry. If there is a SyscallControl beside an error, the
-// sentry ignores the error (doSyscallInvoke in gVisor's task_syscall.go) and stores
-// the value: the value is then the negative error number.
+// An error leaves no child and no descriptor. The caller must return all three results
+// to the sentry. With a SyscallControl, the sentry ignores the error and stores the value
+// (doSyscallInvoke in gVisor's task_syscall.go), so the value is then the negative error
+// number.
 //
 // Preconditions: as for Clone, and EnableCloneFD has returned nil.
 func CloneWithFD(t *kernel.Task, flags uint64, args *extlinux.Clone4FDArgs) (kernel.ThreadID, *kernel.SyscallControl, error) {
@@ -78,10 +78,10 @@ func failedValue(t *kernel.Task, ctrl *kernel.SyscallControl, err error) kernel.
 	return kernel.ThreadID(-kernel.ExtractErrno(err, int(t.Arch().SyscallNo())))
 }
 
-// mayKillOnClose returns whether t may have a child that whoever closes a descriptor
-// kills, without permission to send signals. The child may execute a program that
-// gives it privileges, so t needs CAP_SYS_ADMIN in its user namespace, or the
-// no_new_privs that its children inherit. Linux 7.1 has this rule for
+// mayKillOnClose returns whether t may use CLONEFD_KILL_ON_CLOSE. Whoever closes the last
+// descriptor then kills the child, without permission to send signals. The child may
+// execute a program that gives it privileges, so t needs CAP_SYS_ADMIN in its user
+// namespace, or the no_new_privs that its children inherit. Linux 7.1 has this rule for
 // CLONE_PIDFD_AUTOKILL.
 //
 // The rule does not depend on runsc's --allow-suid: the sentry honors capabilities of
@@ -90,18 +90,18 @@ func mayKillOnClose(t *kernel.Task) bool {
 	return t.HasSelfCapability(gvisorlinux.CAP_SYS_ADMIN) || t.GetNoNewPrivs()
 }
 
-// pendingClone is a call of CloneWithFD under way: what the caller wants for its
-// child, and what the child has of it already.
+// pendingClone is a call of CloneWithFD under way. It has what the caller wants for its
+// child, and what has been done.
 type pendingClone struct {
 	autoreap bool
 	fd       bool
 	fdFlags  uint32
 	fdAddr   hostarch.Addr
 
-	// attached is set once the child has all of it.
+	// attached is set once the child has all that the caller wants.
 	attached bool
 
-	// pidfd is of the child, once there is one. It is in no table.
+	// pidfd is a pidfd of the child, or nil at first. It is in no descriptor table.
 	pidfd *vfs.FileDescription
 
 	// file is the caller's descriptor, once it is in the caller's table as number.
@@ -109,7 +109,7 @@ type pendingClone struct {
 	number int32
 }
 
-// attach gives the new task nt a descriptor and an exit as the caller t wants them.
+// attach gives the new task nt the descriptor and the exit that the caller t wants.
 //
 // Preconditions: nt has not started, and no gVisor lock is held.
 func (p *pendingClone) attach(t, nt *kernel.Task) error {
@@ -132,10 +132,10 @@ func (p *pendingClone) attach(t, nt *kernel.Task) error {
 	return nil
 }
 
-// attachLate is attach for a child that has started already, which cloneSink has
-// missed. The child may have exited, another thread of t may have reaped it, and its
-// ID may be another task's by now. The errors are EAGAIN and those of install. With
-// an error the child, if there still is one, is killed and reaps itself.
+// attachLate is attach for a child that cloneSink missed and that has already started.
+// The child may have exited, another thread of t may have reaped the child, and its ID
+// may belong to another task by now. The errors are EAGAIN and those of install. On an
+// error the child, if it still exists, is killed and reaps itself.
 //
 // Preconditions: no gVisor lock is held. sibling is whether t's parent is the child's.
 func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling bool) error {
@@ -206,8 +206,8 @@ func (p *pendingClone) openPIDFD(t, nt *kernel.Task) (err error) {
 // install puts a descriptor for c into t's table, and its number where t wants it.
 // The child has its own table by now, or shares t's.
 //
-// Other threads can use the descriptor before its number is written. They can keep
-// it if the number cannot be written: see takeBack.
+// Other threads can use the descriptor before its number is written. They can keep the
+// descriptor if the number cannot be written: see takeBack.
 func (p *pendingClone) install(t *kernel.Task, c *child) error {
 	f, err := newCloneFD(t, c, p.fdFlags)
 	if err != nil {
@@ -223,8 +223,8 @@ func (p *pendingClone) install(t *kernel.Task, c *child) error {
 	return err
 }
 
-// takeBack takes the descriptor of a call that fails out of t's table. Another thread
-// may have sent or duplicated it: what is left of it reads end of file.
+// takeBack removes the descriptor of a failed call from t's table. A duplicate that
+// another thread has taken reads end of file.
 func (p *pendingClone) takeBack(t *kernel.Task) {
 	p.discard()
 	// Another thread may have put something else in its place by now.
@@ -241,7 +241,7 @@ func (p *pendingClone) takeBack(t *kernel.Task) {
 	}
 }
 
-// discard makes the descriptor of a call that fails one of a child that is gone.
+// discard makes the descriptor of a failed call behave like that of a reaped child.
 func (p *pendingClone) discard() {
 	p.file.consume()
 	if !p.attached {
@@ -250,8 +250,7 @@ func (p *pendingClone) discard() {
 	}
 }
 
-// undo cleans up after a call that gVisor has undone: the child exits without ever
-// running.
+// undo cleans up after a call that gVisor has undone. The child exits and has never run.
 //
 // Preconditions: no gVisor lock is held.
 func (p *pendingClone) undo(t *kernel.Task) {
@@ -259,14 +258,14 @@ func (p *pendingClone) undo(t *kernel.Task) {
 		p.takeBack(t)
 	}
 	if p.pidfd != nil {
-		// Until the child is gone, a wait4 with WUNTRACED would wait for it, and
-		// forever: gVisor does not notify anybody of the exit of such a child.
+		// A wait4 with WUNTRACED that starts before the child is reaped would sleep
+		// forever: gVisor does not notify waiters of the exit of such a child.
 		p.awaitGone(t)
 	}
 }
 
-// awaitGone waits until the child of a call that fails is gone, which takes no time
-// unless the sandbox is paused just now, or a tracer has to wait for the child first.
+// awaitGone waits until the child of a failed call has been reaped, a second at most. The
+// wait is short unless the sandbox is paused, or a tracer must wait for the child first.
 //
 // Preconditions: p.pidfd is set, and no gVisor lock is held.
 func (p *pendingClone) awaitGone(t *kernel.Task) {

@@ -19,8 +19,8 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// Flags of a clonefd. Programs were written for either of two ways to say what the
-// first two mean.
+// Flags of a clonefd. The first two have two spellings, because versions of the patches
+// differ.
 const (
 	cloneFDCloseOnExec = extlinux.CLONEFD_CLOEXEC | gvisorlinux.O_CLOEXEC
 	cloneFDNonBlock    = extlinux.CLONEFD_NONBLOCK | gvisorlinux.O_NONBLOCK
@@ -76,8 +76,8 @@ func newCloneFD(t *kernel.Task, c *child, flags uint32) (*cloneFDFileDescription
 
 // Release implements vfs.FileDescriptionImpl.Release.
 func (f *cloneFDFileDescription) Release(context.Context) {
-	// Nobody is asked for permission. A parent that may end the child so could
-	// have ended it by RLIMIT_CPU, which a privileged program inherits as well.
+	// A close needs no permission: mayKillOnClose has checked the parent. The parent
+	// could also kill the child by RLIMIT_CPU, which a privileged program inherits.
 	if f.killOnClose {
 		if tg := f.child.threadGroup(); tg != nil {
 			tg.SendSignal(kernel.SignalInfoPriv(gvisorlinux.SIGKILL))
@@ -134,8 +134,8 @@ func (f *cloneFDFileDescription) consume() {
 	f.consumed = true
 }
 
-// Write implements vfs.FileDescriptionImpl.Write. It is kill(2) for the child, with
-// the permissions that takes.
+// Write implements vfs.FileDescriptionImpl.Write. A write of one byte sends that signal to
+// the child, with the permissions of kill(2).
 func (f *cloneFDFileDescription) Write(ctx context.Context, src usermem.IOSequence, _ vfs.WriteOptions) (int64, error) {
 	var buf [1]byte
 	if src.NumBytes() != int64(len(buf)) {
@@ -160,7 +160,7 @@ func (f *cloneFDFileDescription) Write(ctx context.Context, src usermem.IOSequen
 	if !t.MayKill(leader, sig) {
 		return 0, linuxerr.EPERM
 	}
-	// To the group, not to the leader: that may be another one by now.
+	// The signal goes to the group, because another thread may be the leader by now.
 	if err := tg.SendSignal(kernel.SignalInfoNoInfo(sig, t, leader)); err != nil {
 		return 0, err
 	}

@@ -16,20 +16,20 @@ import (
 )
 
 // cloneSink is the sink at gVisor's Clone point, the one place in Task.Clone where the
-// child exists and has not started: an error from the sink undoes the child.
+// child exists and has not started. An error from the sink undoes the child.
 //
-// The sink is there only from the first call of CloneWithFD on. Whoever deletes a
-// trace session removes all sinks, this one included: the next call puts it back. A
-// call under way at that moment finds no sink at the point, and attaches its child
-// afterwards: see pendingClone.attachLate.
+// The first call of CloneWithFD adds the sink. The end of a trace session removes all
+// sinks, this one included, and the next call adds the sink again. A call under way at
+// that moment finds no sink at the point, and attaches its child afterwards: see
+// pendingClone.attachLate.
 type cloneSink struct {
 	seccheck.SinkDefaults
 
 	// pending has the *pendingClone of each *kernel.Task that is in CloneWithFD.
 	pending sync.Map
 
-	// appended is how often the sink was added, stopped how often it was removed.
-	// mu serializes additions.
+	// appended counts how often the sink was added, and stopped how often it was
+	// removed. mu serializes additions.
 	mu       sync.Mutex
 	appended atomic.Uint64
 	stopped  atomic.Uint64
