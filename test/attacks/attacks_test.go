@@ -72,7 +72,7 @@ func options(t *testing.T, a guest.Attack, platform string) box.Options {
 	if err := os.Chmod(volume, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	return box.Options{Platform: platform, Level: a.Level, User: 1000, Edit: func(spec map[string]any) {
+	return box.Options{Platform: platform, Level: a.Level, User: 1000, Patience: 3 * time.Minute, Edit: func(spec map[string]any) {
 		process := spec["process"].(map[string]any)
 		// runsc mounts nothing in a container whose root is that of the machine.
 		program := process["args"].([]any)[0].(string)
