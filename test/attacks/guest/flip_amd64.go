@@ -107,8 +107,8 @@ const (
 	restorerAt = 1088
 )
 
-// skipInt80 returns what installs the handler. Other signals of a fault have no handler:
-// the Go runtime's must not run in a child.
+// skipInt80 returns what installs the handler. Other signals have no handler: the Go
+// runtime's must not run in a child, or in two threads on one stack.
 func skipInt80(m *memory) []rawclone.Op {
 	const saSiginfo, saRestorer, saNodefer = 4, 0x04000000, 0x40000000
 	action, none := m.data[2048:], m.data[2048+64:]
@@ -119,7 +119,7 @@ func skipInt80(m *memory) []rawclone.Op {
 	byDefault := m.data[2048+128:][:32]
 	clear(byDefault)
 	var ops []rawclone.Op
-	for _, sig := range []unix.Signal{unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSYS, unix.SIGURG} {
+	for _, sig := range []unix.Signal{unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSYS, unix.SIGURG, unix.SIGCHLD} {
 		ops = append(ops, rawclone.Sys(unix.SYS_RT_SIGACTION, int(sig), rawclone.AddrOf(byDefault), 0, 8))
 	}
 	return append(ops,
@@ -147,17 +147,19 @@ var numbers = []number{
 	{"upper", linux.SYS_CLONE4_AMD64 | 0xdeadbeef<<32, opSyscall},
 }
 
-// flags are those that a call is made with in one round or another. No child uses its
-// stack, so all can have one.
+// callFlags are those that a call is made with in one round or another. No child uses its
+// stack, so all can have one. A copy of the guest's memory takes longer than the rest of a
+// call: most children share the memory.
 var callFlags = []uint64{
-	linux.CLONE_VFORK | uint64(unix.SIGCHLD),
-	uint64(unix.SIGCHLD),
-	linux.CLONE_VFORK | linux.CLONE_VM | uint64(unix.SIGCHLD),
-	linux.CLONE_VFORK,
-	linux.CLONE_VFORK | linux.CLONE_UNTRACED | uint64(unix.SIGCHLD),
+	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
+	linux.CLONE_VFORK | linux.CLONE_VM,
+	linux.CLONE_VFORK | kit.SIGCHLD,
+	linux.CLONE_VFORK | linux.CLONE_VM | linux.CLONE_UNTRACED | kit.SIGCHLD,
+	linux.CLONE_VM | kit.SIGCHLD,
 	kit.ThreadFlags,
-	linux.CLONE_PTRACE | uint64(unix.SIGCHLD),
-	0,
+	linux.CLONE_VM | linux.CLONE_PTRACE | kit.SIGCHLD,
+	linux.CLONE_VM,
+	kit.SIGCHLD,
 }
 
 // flip is an attack by code that changes between reads.
@@ -178,7 +180,7 @@ type flip struct {
 
 // How many calls a process makes.
 const (
-	callsOfRound     = 25
+	callsOfRound     = 100
 	callsOfSlowRound = 3
 )
 
@@ -336,7 +338,7 @@ func flips() []Attack {
 			flip  flip
 		}{
 			{"untraced", 2000, flip{}},
-			{"syscall", 400, flip{resume: []int{unix.PTRACE_SYSCALL}}},
+			{"syscall", 1200, flip{resume: []int{unix.PTRACE_SYSCALL}}},
 			{"sysemu", 400, flip{slow: true, resume: []int{unix.PTRACE_SYSEMU, unix.PTRACE_SYSCALL}}},
 			{"step", 200, flip{slow: true, resume: []int{unix.PTRACE_SINGLESTEP, unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},
 			{"events", 400, flip{resume: []int{unix.PTRACE_CONT}}},
