@@ -130,33 +130,15 @@ func (tr *tracers) callers(r *run) error {
 // trace attaches to one caller, follows it for some stops, and detaches or leaves the
 // caller to the exit of the thread.
 func (tr *tracers) trace(rng *rand.Rand) {
-	pid := int(tr.pids[rng.IntN(places)].Load())
-	if pid == 0 {
-		time.Sleep(time.Millisecond)
-		return
-	}
-	options := traceOptions[rng.IntN(len(traceOptions))] | unix.PTRACE_O_TRACESYSGOOD
-	if rng.IntN(8) == 0 {
-		options |= unix.PTRACE_O_EXITKILL
-	}
-	if rng.IntN(3) == 0 {
-		if ptrace(unix.PTRACE_ATTACH, pid, 0, 0) != 0 {
-			return
-		}
-	} else {
-		if ptrace(unix.PTRACE_SEIZE, pid, 0, uintptr(options)) != 0 {
-			return
-		}
-		ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0)
-	}
-	for left, idle := 5+rng.IntN(60), 0; left > 0 && idle < 400 && !tr.over.Load(); {
+	pid := tr.attach(rng)
+	for left, idle := 5+rng.IntN(100), 0; left > 0 && idle < 100 && !tr.over.Load(); {
 		var ws unix.WaitStatus
 		got, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
 		if err != nil && err != unix.EINTR {
 			return
 		}
 		if got <= 0 || err != nil {
-			if idle++; idle%50 == 0 {
+			if idle++; idle%10 == 0 {
 				ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0)
 			}
 			if idle%8 == 0 {
@@ -183,6 +165,29 @@ func (tr *tracers) trace(rng *rand.Rand) {
 	if rng.IntN(2) == 0 {
 		ptrace(unix.PTRACE_DETACH, pid, 0, 0)
 	}
+}
+
+// attach attaches to a caller, and returns the caller, or 0 if the attack is over.
+func (tr *tracers) attach(rng *rand.Rand) int {
+	for !tr.over.Load() {
+		pid := int(tr.pids[rng.IntN(places)].Load())
+		if pid != 0 && rng.IntN(3) == 0 {
+			if ptrace(unix.PTRACE_ATTACH, pid, 0, 0) == 0 {
+				return pid
+			}
+		} else if pid != 0 {
+			options := traceOptions[rng.IntN(len(traceOptions))] | unix.PTRACE_O_TRACESYSGOOD
+			if rng.IntN(8) == 0 {
+				options |= unix.PTRACE_O_EXITKILL
+			}
+			if ptrace(unix.PTRACE_SEIZE, pid, 0, uintptr(options)) == 0 {
+				ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0)
+				return pid
+			}
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	return 0
 }
 
 // tracedCallers are callers whose calls must succeed, whoever traces them.
