@@ -141,11 +141,8 @@ func (tr *tracers) trace(rng *rand.Rand) {
 			if idle++; idle%10 == 0 {
 				ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0)
 			}
-			if idle%8 == 0 {
-				unix.Nanosleep(&unix.Timespec{Nsec: 50_000}, nil)
-			} else {
-				unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-			}
+			// A tracer that spins takes the processor from its tracee.
+			unix.Nanosleep(&unix.Timespec{Nsec: 20_000}, nil)
 			continue
 		}
 		if !ws.Stopped() {
@@ -219,11 +216,11 @@ func traceCallers(r *run, fd bool) error {
 
 // flagsOfTraced are those of the calls, beside some that are chosen at random.
 var flagsOfTraced = []uint64{
-	kit.SIGCHLD,
-	linux.CLONE_VM | kit.SIGCHLD,
-	linux.CLONE_VFORK | kit.SIGCHLD,
+	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VFORK | linux.CLONE_VM,
+	linux.CLONE_VFORK | kit.SIGCHLD,
+	linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VM,
 	kit.ThreadFlags,
 }
@@ -231,7 +228,7 @@ var flagsOfTraced = []uint64{
 // prepare writes the list of the caller in a place. All callers there execute the list, one
 // after the other.
 func (c *tracedCallers) prepare(place int) {
-	const calls = 24
+	const calls = 48
 	p := rawclone.NewProgram()
 	l, child := p.NewList(5*calls+1), p.NewList(2)
 	child.Sys(unix.SYS_SCHED_YIELD)
