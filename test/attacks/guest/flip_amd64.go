@@ -345,6 +345,9 @@ func flips() []Attack {
 			{"filter", 400, flip{filter: retAllow}},
 			{"filter-trace", 400, flip{filter: retTrace, resume: []int{unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},
 		} {
+			if n.name == "upper" && way.name != "untraced" && way.name != "syscall" {
+				continue // the call is made like an x32 call
+			}
 			f := way.flip
 			f.number = n
 			all = append(all, Attack{Name: "flip/" + n.name + "/" + way.name, Level: "on", Tries: way.tries, run: f.run})
