@@ -93,7 +93,7 @@ func options(t *testing.T, a guest.Attack, platform string) box.Options {
 // chosen are attacks that are made under more conditions than TestAttack's.
 func chosen(name string) bool {
 	switch name {
-	case "flip/x32/untraced", "flip/x32/syscall", "flip/i386/events":
+	case "flip/x32/syscall", "flip/i386/events", "args/fd":
 		return strings.Contains(name, *only)
 	}
 	return false
