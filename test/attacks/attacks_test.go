@@ -25,7 +25,7 @@ import (
 
 var (
 	tries   = flag.Int("tries", 0, "make so many tries of each attack, not the attack's own number")
-	limit   = flag.Duration("limit", 2*time.Second, "begin no new round of an attack after this time")
+	limit   = flag.Duration("limit", 1500*time.Millisecond, "begin no new round of an attack after this time")
 	seed    = flag.Uint64("seed", 1, "make the choices of this seed")
 	only    = flag.String("only", "", "make the attacks whose names contain this")
 	isGuest = flag.Bool("guest", false, "be the guest; test nothing")
@@ -39,29 +39,49 @@ func TestMain(m *testing.M) {
 	os.Exit(box.Run(m))
 }
 
-// TestAttack checks that no attack ends, hangs or outwits a sandbox: afterwards the
-// sandbox answers, has no task left, and its log has no report. The guest is an ordinary
-// user without capabilities.
-func TestAttack(t *testing.T) {
-	for _, a := range guest.Attacks() {
+// each runs f on each platform for the attacks that are chosen: both platforms at once.
+func each(t *testing.T, attacks []guest.Attack, f func(t *testing.T, a guest.Attack, o box.Options)) {
+	t.Helper()
+	for _, a := range attacks {
 		if !strings.Contains(a.Name, *only) {
 			continue
 		}
 		t.Run(a.Name, func(t *testing.T) {
 			for _, p := range box.Platforms() {
 				t.Run(p, func(t *testing.T) {
-					b := box.New(t, options(t, a, p))
-					var out guest.Outcome
-					b.Say(&out, command(a, 1))
-					check(b, a, out)
-					t.Logf("%+v", out)
-					b.WantAnswer()
-					b.End()
-					b.Report()
+					t.Parallel()
+					f(t, a, options(t, a, p))
 				})
 			}
 		})
 	}
+}
+
+// named returns the attacks of these names that this architecture has.
+func named(names ...string) []guest.Attack {
+	return slices.DeleteFunc(slices.Clone(guest.Attacks()), func(a guest.Attack) bool { return !slices.Contains(names, a.Name) })
+}
+
+// TestAttack checks that no attack ends, hangs or outwits a sandbox: afterwards the
+// sandbox answers, has no task left, and its log has no report. The guest is an ordinary
+// user without capabilities.
+func TestAttack(t *testing.T) {
+	each(t, guest.Attacks(), func(t *testing.T, a guest.Attack, o box.Options) {
+		b := box.New(t, o)
+		var out guest.Outcome
+		b.Say(&out, command(a, 1))
+		survived(t, b, a, out)
+	})
+}
+
+// survived checks the outcome of an attack, and the sandbox afterwards.
+func survived(t *testing.T, b *box.Box, a guest.Attack, out guest.Outcome) {
+	t.Helper()
+	check(b, a, out)
+	t.Logf("%+v", out)
+	b.WantAnswer()
+	b.End()
+	b.Report()
 }
 
 // options returns the options of a sandbox for an attack. The guest's $TMPDIR is a folder of
@@ -72,7 +92,7 @@ func options(t *testing.T, a guest.Attack, platform string) box.Options {
 	if err := os.Chmod(volume, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	return box.Options{Platform: platform, Level: a.Level, User: 1000, Edit: func(spec map[string]any) {
+	return box.Options{Platform: platform, Level: a.Level, User: 1000, Patience: 3 * time.Minute, Edit: func(spec map[string]any) {
 		process := spec["process"].(map[string]any)
 		// runsc mounts nothing in a container whose root is that of the machine.
 		program := process["args"].([]any)[0].(string)
@@ -89,146 +109,85 @@ func options(t *testing.T, a guest.Attack, platform string) box.Options {
 	}}
 }
 
-// chosen are attacks that are made under more conditions than TestAttack's.
-func chosen(name string) bool {
-	switch name {
-	case "flip/x32/untraced", "flip/x32/syscall", "flip/i386/events":
-		return strings.Contains(name, *only)
-	}
-	return false
-}
-
 // TestAttackStrace checks what TestAttack does, in a sandbox whose sentry prints the
 // calls.
 func TestAttackStrace(t *testing.T) {
-	for _, a := range guest.Attacks() {
-		if !chosen(a.Name) {
-			continue
-		}
-		t.Run(a.Name, func(t *testing.T) {
-			for _, p := range box.Platforms() {
-				t.Run(p, func(t *testing.T) {
-					o := options(t, a, p)
-					o.Flags = []string{"--debug", "--strace"}
-					b := box.New(t, o)
-					var out guest.Outcome
-					b.Say(&out, command(a, 4))
-					check(b, a, out)
-					t.Logf("%+v", out)
-					b.WantAnswer()
-					b.End()
-					b.Report()
-				})
-			}
-		})
-	}
+	each(t, named("flip/x32/syscall", "flip/i386/events", "args/fd"), func(t *testing.T, a guest.Attack, o box.Options) {
+		o.Flags = []string{"--debug", "--strace"}
+		b := box.New(t, o)
+		var out guest.Outcome
+		b.Say(&out, command(a, 4))
+		survived(t, b, a, out)
+	})
 }
 
 // TestAttackPaused checks what TestAttack does, in a sandbox that is paused, resumed and
 // checkpointed during the attack, and goes on.
 func TestAttackPaused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc makes no checkpoints")
-	}
-	for _, a := range guest.Attacks() {
-		if !chosen(a.Name) {
-			continue
-		}
-		t.Run(a.Name, func(t *testing.T) {
-			for _, p := range box.Platforms() {
-				t.Run(p, func(t *testing.T) {
-					b := box.New(t, options(t, a, p))
-					var started guest.Outcome
-					b.Say(&started, "nothing")
-					b.Send(command(a, 2))
-					outcome := make(chan guest.Outcome)
-					go func() {
-						var out guest.Outcome
-						b.Receive(&out)
-						outcome <- out
-					}()
-					do := func(args ...string) {
-						if out, err := b.Run(args...); err != nil {
-							b.Problem("%v: %v: %s", args, err, out)
-						}
-					}
-					var out guest.Outcome
-					for round, attacking := 0, true; attacking; round++ {
-						select {
-						case out = <-outcome:
-							attacking = false
-						default:
-							do("pause", b.ID)
-							do("resume", b.ID)
-							if round < 2 {
-								do("checkpoint", "-leave-running", "-image-path="+t.TempDir(), b.ID)
-							}
-						}
-					}
-					check(b, a, out)
-					t.Logf("%+v", out)
-					b.WantAnswer()
-					b.End()
-					b.Report()
-				})
+	needRoot(t)
+	each(t, named("flip/x32/syscall", "flip/i386/events", "args/fd"), func(t *testing.T, a guest.Attack, o box.Options) {
+		b := box.New(t, o)
+		var started guest.Outcome
+		b.Say(&started, "nothing")
+		b.Send(command(a, 2))
+		outcome := make(chan guest.Outcome)
+		go func() {
+			var out guest.Outcome
+			b.Receive(&out)
+			outcome <- out
+		}()
+		do := func(args ...string) {
+			if out, err := b.Run(args...); err != nil {
+				b.Problem("%v: %v: %s", args, err, out)
 			}
-		})
-	}
+		}
+		var out guest.Outcome
+		for round, attacking := 0, true; attacking; round++ {
+			select {
+			case out = <-outcome:
+				attacking = false
+			default:
+				do("pause", b.ID)
+				do("resume", b.ID)
+				if round < 2 {
+					do("checkpoint", "-leave-running", "-image-path="+t.TempDir(), b.ID)
+				}
+			}
+		}
+		survived(t, b, a, out)
+	})
 }
 
 // TestAttackRestored checks what TestAttack does, in a sandbox that is checkpointed during the
-// attack, of which the attack has its end in a restored sandbox.
+// attack. The attack goes on in a restored sandbox, which is the one that has to survive.
 func TestAttackRestored(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc makes no checkpoints")
-	}
-	for _, a := range guest.Attacks() {
-		switch a.Name {
-		case "flip/x32/untraced", "flip/i386/events", "args", "args/fd", "descriptors", "tracers", "tracers/fd":
-		default:
-			continue
+	needRoot(t)
+	each(t, named("flip/i386/events", "args", "descriptors", "tracers/fd"), func(t *testing.T, a guest.Attack, o box.Options) {
+		b := box.New(t, o)
+		var out guest.Outcome
+		b.Say(&out, "nothing")
+		b.Send(command(a, 1))
+		time.Sleep(*limit / 4)
+		image := t.TempDir()
+		if out, err := b.Run("checkpoint", "-image-path="+image, b.ID); err != nil {
+			b.Problem("checkpoint: %v: %s", err, out)
 		}
-		if !strings.Contains(a.Name, *only) {
-			continue
-		}
-		t.Run(a.Name, func(t *testing.T) {
-			for _, p := range box.Platforms() {
-				t.Run(p, func(t *testing.T) {
-					o := options(t, a, p)
-					b := box.New(t, o)
-					var out guest.Outcome
-					b.Say(&out, "nothing")
-					b.Send(command(a, 1))
-					time.Sleep(*limit / 4)
-					image := t.TempDir()
-					if out, err := b.Run("checkpoint", "-image-path="+image, b.ID); err != nil {
-						b.Problem("checkpoint: %v: %s", err, out)
-					}
-					b.Wait()
-					b.LookIntoLogs()
-					b.Report()
+		b.Wait()
+		b.LookIntoLogs()
+		b.Report()
 
-					o.Restore = image
-					b = box.New(t, o)
-					b.Receive(&out)
-					check(b, a, out)
-					t.Logf("%+v", out)
-					b.WantAnswer()
-					b.End()
-					b.Report()
-				})
-			}
-		})
-	}
+		o.Restore = image
+		b = box.New(t, o)
+		b.Receive(&out)
+		survived(t, b, a, out)
+	})
 }
 
 // TestAttackBeside checks what others in an attacked sandbox see of an attack: nothing. The
 // others are programs of other users that an operator executes in the attacker's container,
 // and two more containers, of which one has a seccomp profile that refuses clone4.
 func TestAttackBeside(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc has no pods")
-	}
+	needRoot(t)
 	abis := kit.ABIs()
 	// results are what calls return: a fork, one for a mount namespace, and from a changed
 	// root, one for a mount namespace and one for a user namespace.
@@ -247,97 +206,95 @@ func TestAttackBeside(t *testing.T) {
 			refused[call] = "EPERM"
 		}
 	}
-	for _, a := range guest.Attacks() {
-		if a.Name != "descriptors" && a.Name != "tracers/fd" || !strings.Contains(a.Name, *only) {
-			continue
+	each(t, named("descriptors", "tracers/fd"), func(t *testing.T, a guest.Attack, o box.Options) {
+		in := func(pod *box.Box, edit func(spec map[string]any)) *box.Box {
+			o := options(t, a, o.Platform)
+			o.In, o.Flags = pod, []string{"--oci-seccomp"}
+			if edit != nil {
+				first := o.Edit
+				o.Edit = func(spec map[string]any) {
+					first(spec)
+					edit(spec)
+				}
+			}
+			b := box.New(t, o)
+			var out guest.Outcome
+			b.Say(&out, "nothing")
+			return b
 		}
-		t.Run(a.Name, func(t *testing.T) {
-			for _, p := range box.Platforms() {
-				t.Run(p, func(t *testing.T) {
-					in := func(pod *box.Box, edit func(spec map[string]any)) *box.Box {
-						o := options(t, a, p)
-						o.In, o.Flags = pod, []string{"--oci-seccomp"}
-						if edit != nil {
-							first := o.Edit
-							o.Edit = func(spec map[string]any) {
-								first(spec)
-								edit(spec)
-							}
-						}
-						b := box.New(t, o)
-						var out guest.Outcome
-						b.Say(&out, "nothing")
-						return b
-					}
-					// In gVisor the first container has the others in its PID namespace.
-					pod := in(nil, nil)
-					attacker, neighbor := in(pod, nil), in(pod, nil)
-					filtered := in(pod, func(spec map[string]any) {
-						spec["linux"].(map[string]any)["seccomp"] = map[string]any{
-							"defaultAction": "SCMP_ACT_ALLOW",
-							"syscalls":      []any{map[string]any{"names": []string{"clone4"}, "action": "SCMP_ACT_ERRNO"}},
-						}
-					})
-					var out guest.Outcome
-					neighbor.Say(&out, "keep")
-					check(neighbor, a, out)
-					attacker.Send(command(a, 1))
-					for _, other := range []struct {
-						name   string
-						b      *box.Box
-						exec   []string // flags of runsc exec; nil for the container's own program
-						want   map[string]string
-						status string // one of the lines that children inherit
-					}{
-						{"root", attacker, []string{"-user=0:0", "-cap=CAP_SYS_CHROOT"}, results("child", "EPERM", "EPERM", "EPERM"), "CapEff: 0000000000040000"},
-						{"root with CAP_SYS_ADMIN", attacker, []string{"-user=0:0", "-cap=CAP_SYS_CHROOT", "-cap=CAP_SYS_ADMIN"}, results("child", "child", "child", "EPERM"), "CapEff: 0000000000240000"},
-						{"user", attacker, []string{"-user=2000:2000"}, results("child", "EPERM", "EPERM", "child"), "CapEff: 0000000000000000"},
-						{"neighbor", neighbor, nil, results("child", "EPERM", "EPERM", "child"), "Seccomp: 0"},
-						{"filtered", filtered, nil, refused, "Seccomp: 2"},
-					} {
-						var out guest.Outcome
-						if other.exec == nil {
-							other.b.Say(&out, "inherit")
-						} else {
-							answer, err := other.b.Run(slices.Concat([]string{"exec"}, other.exec, []string{other.b.ID, other.b.Guest, "-guest", "inherit"})...)
-							if err == nil {
-								err = json.Unmarshal(answer, &out)
-							}
-							if err != nil {
-								t.Errorf("%s: exec: %v: %s", other.name, err, answer)
-								continue
-							}
-						}
-						check(other.b, a, out)
-						if !maps.Equal(out.Calls, other.want) {
-							t.Errorf("%s: calls return %q, want %q", other.name, out.Calls, other.want)
-						}
-						if !slices.Contains(out.Status, other.status) {
-							t.Errorf("%s: children inherit %q, want %q", other.name, out.Status, other.status)
-						}
-					}
-					attacker.Receive(&out)
-					check(attacker, a, out)
-					t.Logf("%+v", out)
-					neighbor.Say(&out, "kill")
-					check(neighbor, a, out)
-					for _, b := range []*box.Box{attacker, neighbor, filtered} {
-						b.WantAnswer()
-						b.CloseInput()
-						if status := b.Wait(); status != 0 {
-							b.Problem("%s: exit status %d", b.ID, status)
-						}
-					}
-					pod.End()
-					for _, b := range []*box.Box{attacker, neighbor, filtered, pod} {
-						// gVisor leaks references with each container beside the first, also
-						// if the container has done nothing.
-						b.Problems = slices.DeleteFunc(b.Problems, func(problem string) bool { return strings.Contains(problem, "Leak checking detected") })
-						b.Report()
-					}
-				})
+		// In gVisor the first container has the others in its PID namespace.
+		pod := in(nil, nil)
+		attacker, neighbor := in(pod, nil), in(pod, nil)
+		filtered := in(pod, func(spec map[string]any) {
+			spec["linux"].(map[string]any)["seccomp"] = map[string]any{
+				"defaultAction": "SCMP_ACT_ALLOW",
+				"syscalls":      []any{map[string]any{"names": []string{"clone4"}, "action": "SCMP_ACT_ERRNO"}},
 			}
 		})
+		var out guest.Outcome
+		neighbor.Say(&out, "keep")
+		check(neighbor, a, out)
+		attacker.Send(command(a, 1))
+		for _, other := range []struct {
+			name   string
+			b      *box.Box
+			exec   []string // flags of runsc exec; nil for the container's own program
+			want   map[string]string
+			status string // one of the lines that children inherit
+		}{
+			{name: "root", b: attacker, exec: []string{"-user=0:0", "-cap=CAP_SYS_CHROOT"}, want: results("child", "EPERM", "EPERM", "EPERM"), status: "CapEff: 0000000000040000"},
+			{name: "root with CAP_SYS_ADMIN", b: attacker, exec: []string{"-user=0:0", "-cap=CAP_SYS_CHROOT", "-cap=CAP_SYS_ADMIN"}, want: results("child", "child", "child", "EPERM"), status: "CapEff: 0000000000240000"},
+			{name: "user", b: attacker, exec: []string{"-user=2000:2000"}, want: results("child", "EPERM", "EPERM", "child"), status: "CapEff: 0000000000000000"},
+			{name: "neighbor", b: neighbor, want: results("child", "EPERM", "EPERM", "child"), status: "Seccomp: 0"},
+			{name: "filtered", b: filtered, want: refused, status: "Seccomp: 2"},
+		} {
+			var out guest.Outcome
+			if other.exec == nil {
+				other.b.Say(&out, "inherit")
+			} else {
+				answer, err := other.b.Run(slices.Concat([]string{"exec"}, other.exec, []string{other.b.ID, other.b.Guest, "-guest", "inherit"})...)
+				if err == nil {
+					err = json.Unmarshal(answer, &out)
+				}
+				if err != nil {
+					t.Errorf("%s: exec: %v: %s", other.name, err, answer)
+					continue
+				}
+			}
+			check(other.b, a, out)
+			if !maps.Equal(out.Calls, other.want) {
+				t.Errorf("%s: calls return %q, want %q", other.name, out.Calls, other.want)
+			}
+			if !slices.Contains(out.Status, other.status) {
+				t.Errorf("%s: children inherit %q, want %q", other.name, out.Status, other.status)
+			}
+		}
+		attacker.Receive(&out)
+		check(attacker, a, out)
+		t.Logf("%+v", out)
+		neighbor.Say(&out, "kill")
+		check(neighbor, a, out)
+		for _, b := range []*box.Box{attacker, neighbor, filtered} {
+			b.WantAnswer()
+			b.CloseInput()
+			if status := b.Wait(); status != 0 {
+				b.Problem("%s: exit status %d", b.ID, status)
+			}
+		}
+		pod.End()
+		for _, b := range []*box.Box{attacker, neighbor, filtered, pod} {
+			// gVisor leaks references with each container beside the first, also
+			// if the container has done nothing.
+			b.Problems = slices.DeleteFunc(b.Problems, func(problem string) bool { return strings.Contains(problem, "Leak checking detected") })
+			b.Report()
+		}
+	})
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("without root, runsc executes nothing in a container, and has no checkpoints and no pods")
 	}
 }
 

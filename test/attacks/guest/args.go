@@ -103,7 +103,7 @@ const notWritten = 0x5a5a5a5a
 // The guest may not have CLONEFD_KILL_ON_CLOSE.
 var cloneFDFlags = []uint32{linux.CLONEFD_CLOEXEC, linux.CLONEFD_KILL_ON_CLOSE, 1 << 20}
 
-const callsOfStruct = 60
+const callsOfStruct = 30
 
 func (a args) run(r *run) error {
 	abis := kit.ABIs()

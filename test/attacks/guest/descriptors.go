@@ -53,7 +53,7 @@ type wave struct {
 func newWave(r *run) *wave {
 	w := &wave{r: r, program: rawclone.NewProgram()}
 	for range threadsOfWave {
-		w.threads = append(w.threads, rawclone.NewProgram().NewList(5*actsOfThread))
+		w.threads = append(w.threads, rawclone.NewProgram().NewList(6*actsOfThread))
 	}
 	return w
 }
@@ -105,7 +105,7 @@ func (w *wave) prepare() {
 		l.Program().Reset()
 	}
 	for i := range w.threads {
-		w.threads[i] = w.threads[i].Program().NewList(5 * actsOfThread)
+		w.threads[i] = w.threads[i].Program().NewList(6 * actsOfThread)
 		for range actsOfThread {
 			w.act(w.threads[i])
 		}
@@ -145,9 +145,14 @@ func (w *wave) prepare() {
 
 // leaf returns what a child does.
 func (w *wave) leaf(i int) *rawclone.List {
-	l := w.program.NewList(24)
-	switch i % 4 {
+	l := w.program.NewList(3*6 + 2)
+	switch i % 6 {
 	case 0:
+	case 4, 5:
+		// Others have some time to use the descriptor.
+		timeout := l.Program().Buffer(16)
+		*word(timeout, 1) = uintptr(w.r.rng.IntN(3_000_000))
+		l.Sys(unix.SYS_PPOLL, 0, 0, timeout, 0, 0)
 	case 1:
 		kit.Forever(l)
 	case 2:
@@ -234,11 +239,9 @@ func (w *wave) use(l *rawclone.List) {
 	case 10, 11:
 		w.receive(l)
 	case 12:
-		w.keep(l, l.Sys(unix.SYS_EPOLL_CREATE1, 0))
+		w.watch(l, fd)
 	case 13, 14:
-		event := p.Buffer(16)
-		*word(event, 0) = pick(w.r, []uintptr{unix.EPOLLIN, unix.EPOLLIN | unix.EPOLLET, unix.EPOLLIN | unix.EPOLLONESHOT, 0})
-		l.Sys(unix.SYS_EPOLL_CTL, w.slot(), 1+w.r.rng.IntN(3), fd, event)
+		l.Sys(unix.SYS_EPOLL_CTL, w.slot(), 1+w.r.rng.IntN(3), fd, w.event(p))
 	case 15:
 		l.Sys(unix.SYS_EPOLL_PWAIT, fd, p.Buffer(4*16), 4, w.r.rng.IntN(2), 0, 8)
 	case 16:
@@ -261,6 +264,25 @@ func (w *wave) use(l *rawclone.List) {
 	case 23:
 		w.misuse(l, fd)
 	}
+}
+
+// watch appends the creation of an epoll set that has a descriptor, and sends a signal when
+// the child exits.
+func (w *wave) watch(l *rawclone.List, fd *rawclone.Op) {
+	set := l.Sys(unix.SYS_EPOLL_CREATE1, 0)
+	l.Sys(unix.SYS_EPOLL_CTL, set, unix.EPOLL_CTL_ADD, fd, w.event(l.Program()))
+	if w.r.oneIn(2) {
+		l.Sys(unix.SYS_FCNTL, set, unix.F_SETOWN, l.Sys(unix.SYS_GETPID))
+		l.Sys(unix.SYS_FCNTL, set, unix.F_SETFL, unix.O_ASYNC)
+	}
+	w.keep(l, set)
+}
+
+// event returns a struct epoll_event.
+func (w *wave) event(p *rawclone.Program) []byte {
+	event := p.Buffer(16)
+	*word(event, 0) = pick(w.r, []uintptr{unix.EPOLLIN, unix.EPOLLIN | unix.EPOLLET, unix.EPOLLIN | unix.EPOLLONESHOT, 0})
+	return event
 }
 
 // send appends the passing of a descriptor, and receive its reception.

@@ -100,6 +100,10 @@ const (
 
 func changeRegisters(rng *rand.Rand, regs *unix.PtraceRegs) {
 	oneIn := func(n int) bool { return rng.IntN(n) == 0 }
+	decision := decisionMark | rng.Uint64N([]uint64{8, 256}[rng.IntN(2)])<<32 | uint64(rng.Uint32())
+	if oneIn(4) {
+		regs.Orig_rax, regs.Rax = slotNumber, decision
+	}
 	if oneIn(2) {
 		regs.Orig_rax = []uint64{
 			linux.SYS_CLONE4_AMD64, linux.SYS_CLONE4_X32, linux.SYS_CLONE4_I386,
@@ -110,10 +114,8 @@ func changeRegisters(rng *rand.Rand, regs *unix.PtraceRegs) {
 	if oneIn(2) {
 		const erestartsys, erestartBlock = 512, 516
 		regs.Rax = []uint64{
-			decisionMark | rng.Uint64N(8)<<32 | uint64(rng.Uint32()),
-			decisionMark | rng.Uint64N(256)<<32,
-			^uint64(unix.ENOSYS) + 1, ^uint64(erestartsys) + 1, ^uint64(erestartBlock) + 1, 0, rng.Uint64(),
-		}[rng.IntN(7)]
+			decision, ^uint64(unix.ENOSYS) + 1, ^uint64(erestartsys) + 1, ^uint64(erestartBlock) + 1, 0, rng.Uint64(),
+		}[rng.IntN(6)]
 	}
 	if oneIn(3) {
 		flags := callFlags[rng.IntN(len(callFlags))]

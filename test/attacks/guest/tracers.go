@@ -130,40 +130,19 @@ func (tr *tracers) callers(r *run) error {
 // trace attaches to one caller, follows it for some stops, and detaches or leaves the
 // caller to the exit of the thread.
 func (tr *tracers) trace(rng *rand.Rand) {
-	pid := int(tr.pids[rng.IntN(places)].Load())
-	if pid == 0 {
-		time.Sleep(time.Millisecond)
-		return
-	}
-	options := traceOptions[rng.IntN(len(traceOptions))] | unix.PTRACE_O_TRACESYSGOOD
-	if rng.IntN(8) == 0 {
-		options |= unix.PTRACE_O_EXITKILL
-	}
-	if rng.IntN(3) == 0 {
-		if ptrace(unix.PTRACE_ATTACH, pid, 0, 0) != 0 {
-			return
-		}
-	} else {
-		if ptrace(unix.PTRACE_SEIZE, pid, 0, uintptr(options)) != 0 {
-			return
-		}
-		ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0)
-	}
-	for left, idle := 5+rng.IntN(60), 0; left > 0 && idle < 400 && !tr.over.Load(); {
+	pid := tr.attach(rng)
+	for left, idle := 5+rng.IntN(100), 0; left > 0 && idle < 100 && !tr.over.Load(); {
 		var ws unix.WaitStatus
 		got, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
 		if err != nil && err != unix.EINTR {
 			return
 		}
 		if got <= 0 || err != nil {
-			if idle++; idle%50 == 0 {
+			if idle++; idle%10 == 0 {
 				ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0)
 			}
-			if idle%8 == 0 {
-				unix.Nanosleep(&unix.Timespec{Nsec: 50_000}, nil)
-			} else {
-				unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-			}
+			// A tracer that spins takes the processor from its tracee.
+			unix.Nanosleep(&unix.Timespec{Nsec: 20_000}, nil)
 			continue
 		}
 		if !ws.Stopped() {
@@ -183,6 +162,29 @@ func (tr *tracers) trace(rng *rand.Rand) {
 	if rng.IntN(2) == 0 {
 		ptrace(unix.PTRACE_DETACH, pid, 0, 0)
 	}
+}
+
+// attach attaches to a caller, and returns the caller, or 0 if the attack is over.
+func (tr *tracers) attach(rng *rand.Rand) int {
+	for !tr.over.Load() {
+		pid := int(tr.pids[rng.IntN(places)].Load())
+		if pid != 0 && rng.IntN(3) == 0 {
+			if ptrace(unix.PTRACE_ATTACH, pid, 0, 0) == 0 {
+				return pid
+			}
+		} else if pid != 0 {
+			options := traceOptions[rng.IntN(len(traceOptions))] | unix.PTRACE_O_TRACESYSGOOD
+			if rng.IntN(8) == 0 {
+				options |= unix.PTRACE_O_EXITKILL
+			}
+			if ptrace(unix.PTRACE_SEIZE, pid, 0, uintptr(options)) == 0 {
+				ptrace(unix.PTRACE_INTERRUPT, pid, 0, 0)
+				return pid
+			}
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	return 0
 }
 
 // tracedCallers are callers whose calls must succeed, whoever traces them.
@@ -214,11 +216,11 @@ func traceCallers(r *run, fd bool) error {
 
 // flagsOfTraced are those of the calls, beside some that are chosen at random.
 var flagsOfTraced = []uint64{
-	kit.SIGCHLD,
-	linux.CLONE_VM | kit.SIGCHLD,
-	linux.CLONE_VFORK | kit.SIGCHLD,
+	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VFORK | linux.CLONE_VM,
+	linux.CLONE_VFORK | kit.SIGCHLD,
+	linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VM,
 	kit.ThreadFlags,
 }
@@ -226,7 +228,7 @@ var flagsOfTraced = []uint64{
 // prepare writes the list of the caller in a place. All callers there execute the list, one
 // after the other.
 func (c *tracedCallers) prepare(place int) {
-	const calls = 24
+	const calls = 48
 	p := rawclone.NewProgram()
 	l, child := p.NewList(5*calls+1), p.NewList(2)
 	child.Sys(unix.SYS_SCHED_YIELD)
