@@ -51,7 +51,7 @@ type storm struct {
 	tidy bool
 	fd   bool // whether to use the flags and descriptors of level fd
 
-	threads [threads]*rawclone.List // of the wave's threads; the leader's is the first, and creates the others
+	threads [threads]*rawclone.List // of the 8 threads; threads[0], the leader's, creates the others
 	plain   []*rawclone.List        // of children that may be threads
 	process []*rawclone.List        // of children that are processes
 	alone   []*rawclone.List        // of processes with memory of their own
@@ -74,7 +74,7 @@ type storm struct {
 
 	nStructs int
 	calls    []call            // all clone4 calls of the lists
-	execs    [][2]*rawclone.Op // each execve, behind the getpid that precedes it
+	execs    [][2]*rawclone.Op // pairs of a getpid and the execve that follows
 }
 
 // call is a clone4 call in a list.
@@ -199,7 +199,7 @@ func (s *storm) oneIn(n int) bool { return s.rng.IntN(n) == 0 }
 func pick[T any](s *storm, choices []T) T { return choices[s.rng.IntN(len(choices))] }
 
 // faults are the signals that an instruction of a task can raise. They have no handler,
-// because the task could fault again at the same instruction, without end.
+// because a task could return from a handler to the same instruction and fault again.
 var faults = map[syscall.Signal]bool{
 	unix.SIGILL: true, unix.SIGTRAP: true, unix.SIGBUS: true, unix.SIGFPE: true, unix.SIGSEGV: true, unix.SIGSYS: true,
 }
@@ -260,8 +260,8 @@ func (s *storm) prepare() error {
 	return nil
 }
 
-// child writes the list of a child of a kind: plain, process, alone or callers, as the fields
-// of storm.
+// child writes a list of one kind: plain, process, alone or callers. storm has a field for the
+// lists of each kind.
 func (s *storm) child(l *rawclone.List, kind int) {
 	const plain, process, alone, callers = 0, 1, 2, 3
 	if (kind == plain || kind == process) && !s.tidy {
@@ -370,8 +370,8 @@ func (s *storm) clone4(l *rawclone.List, op rawclone.Op, quiet bool) call {
 	return c
 }
 
-// call appends a random clone4 call. If calling is set and the flags create a process in the
-// same PID namespace, the child calls clone4 too.
+// call appends a random clone4 call. If calling is set, the child calls clone4 too, except with
+// flags that share signal handlers or create a PID namespace: see childOf.
 func (s *storm) call(l *rawclone.List, calling bool) call {
 	flags := s.flags()
 	if s.fd {

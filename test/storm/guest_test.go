@@ -43,8 +43,8 @@ type outcome struct {
 
 const (
 	// tidyTime and wildTime are the time limits of a wave, after which the guest kills
-	// the wave. A tidy wave takes a fraction of its limit. A wild wave rarely exits
-	// within its limit.
+	// the wave. A tidy wave takes a fraction of its limit. A wild wave would take longer
+	// than its limit.
 	tidyTime = 10 * time.Second
 	wildTime = 300 * time.Millisecond
 

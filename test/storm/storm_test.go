@@ -184,8 +184,8 @@ func TestStormFinds(t *testing.T) {
 }
 
 // TestGVisorReports checks that gVisor has the messages that box looks for in logs, and the calls
-// by which box measures memory. The test reads gVisor's source, because it could not make the
-// watchdog report a stuck task in a short time.
+// by which box measures memory. The test reads gVisor's source, because a stuck task or a wrong
+// order of locks cannot be caused in a short time.
 func TestGVisorReports(t *testing.T) {
 	r := sandbox.Run(t, "go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor")
 	if r.Status != 0 {
