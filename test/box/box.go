@@ -91,7 +91,7 @@ type Options struct {
 	// User is the user and group ID of the guest; 0 for root with capabilities.
 	User int
 
-	// In is a box whose sandbox gets this container; nil for a new sandbox.
+	// In is a box to whose sandbox the container is added; nil for a new sandbox.
 	In *Box
 
 	// Args are the arguments of the test binary; nil for "-guest".
@@ -256,8 +256,8 @@ func binary(t *testing.T) string {
 	return bin
 }
 
-// atLevel returns the path of a hard link to a binary. The file NAME.clone4 beside the link sets the
-// level.
+// atLevel returns the path of a hard link to a binary. The file NAME.clone4 beside the link sets
+// the level.
 func atLevel(t *testing.T, bin, level string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "runsc-ext")
@@ -325,7 +325,7 @@ func (b *Box) Say(out any, command string) {
 	b.Receive(out)
 }
 
-// Run runs a command of runsc with the flags of the sandbox, and kills the command after 2 minutes.
+// Run runs a command of runsc with the flags of the sandbox, for 2 minutes at most.
 func (b *Box) Run(args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
