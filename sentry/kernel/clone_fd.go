@@ -90,8 +90,8 @@ func mayKillOnClose(t *kernel.Task) bool {
 	return t.HasSelfCapability(gvisorlinux.CAP_SYS_ADMIN) || t.GetNoNewPrivs()
 }
 
-// pendingClone is a call of CloneWithFD under way. It has what the caller wants for its
-// child, and what has been done.
+// pendingClone is the state of a call of CloneWithFD: what the caller wants for the child,
+// and what has been done.
 type pendingClone struct {
 	autoreap bool
 	fd       bool
@@ -104,13 +104,13 @@ type pendingClone struct {
 	// pidfd is a pidfd of the child, or nil at first. It is in no descriptor table.
 	pidfd *vfs.FileDescription
 
-	// file is the caller's descriptor, once it is in the caller's table as number.
+	// file is the descriptor of the child, once the caller's table has file at number.
 	file   *cloneFDFileDescription
 	number int32
 }
 
-// attach creates the descriptor of the new task nt, and makes nt reap itself, as the caller
-// t wants.
+// attach puts a descriptor of the new task nt into t's table, makes nt reap itself, or does
+// both, as p says.
 //
 // Preconditions: nt has not started, and no gVisor lock is held.
 func (p *pendingClone) attach(t, nt *kernel.Task) error {

@@ -50,9 +50,9 @@ func (s *cloneSink) expect(t *kernel.Task, p *pendingClone) {
 	}
 }
 
-// add adds the sink to the Clone point. gVisor collects the fields that the last added sink
-// requests for a point. This sink needs no fields, and each field would cost time in every
-// clone of the sandbox.
+// add adds the sink to the Clone point. For each point, gVisor collects the fields that the
+// last added sink requests. This sink needs no fields, and each field would cost time in
+// every clone of the sandbox.
 //
 // Without a trace session, add lets seccheck.Create add the sink. Create holds the mutex of
 // sessions, so no session can be created meanwhile and lose its fields. Create then returns
