@@ -135,7 +135,8 @@ func (s *storm) useFD(l *rawclone.List) {
 	case 6:
 		l.Sys(unix.SYS_CLOSE, l.Sys(unix.SYS_DUP, fd))
 	case 7:
-		// fd is the descriptor of a child, so no socket is passed through itself.
+		// gVisor never closes a socket that is passed through itself. fd is the
+		// descriptor of a child, never a socket.
 		l.Sys(rawclone.TrapStore, f.sent.passed, fd)
 		l.Sys(unix.SYS_SENDMSG, f.sockets[0], f.sent.header, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if s.oneIn(2) {
