@@ -16,14 +16,14 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// childEvents are the events of a child, for its pidfds and for clonefds.
+// childEvents are the events of a child that its pidfds and clonefds report.
 const childEvents = waiter.ReadableEvents | waiter.EventHUp
 
-// child watches the exit of a child.
+// child watches the exit of a child that has a clonefd or reaps itself.
 //
 // Lock order:
 //
-//	mu and the mutex of listeners, while it notifies
+//	mu; the mutex of listeners, during a notification
 //	  TaskSet mutex
 //	    mutex of tasks
 //
@@ -69,14 +69,15 @@ func (c *child) watch(pidfd *vfs.FileDescription) error {
 // child has exited, and again when the child has been reaped.
 //
 // NotifyEvent notifies waiting tasks at once, before the exit signal can interrupt them.
-// Their listeners send to a channel, without a lock.
+// The listeners of these tasks need no lock: each sends to a channel.
 //
-// A goroutine without a lock notifies other listeners: an epoll instance with O_ASYNC
-// notifies a fasync.FileAsync, which locks the TaskSet mutex. A checkpoint waits for the
-// goroutine (TaskSet.aioGoroutines in Kernel.Pause), so that no notification is lost.
+// Other listeners may lock the TaskSet mutex. For example, an epoll instance with O_ASYNC
+// notifies a fasync.FileAsync, which locks that mutex. So NotifyEvent leaves the
+// notification of these listeners to a goroutine that holds no lock. A checkpoint waits
+// for the goroutine (TaskSet.aioGoroutines in Kernel.Pause).
 //
-// Preconditions: the TaskSet mutex is locked for writing, as is the mutex of the
-// pidfds' queue for reading.
+// Preconditions: the TaskSet mutex is locked for writing, and the mutex of the pidfds'
+// queue for reading.
 func (c *child) NotifyEvent(mask waiter.EventMask) {
 	if mask&waiter.EventHUp != 0 {
 		c.reaped.Store(true)
@@ -91,14 +92,14 @@ func (c *child) NotifyEvent(mask waiter.EventMask) {
 	}
 	c.tasks.Notify(childEvents)
 	// IsEmpty locks the mutex of listeners. This cannot deadlock: only a notification
-	// holds that mutex and waits for the TaskSet mutex, and none has begun. A listener
-	// that is registered from here on finds exited set.
+	// of listeners holds that mutex and waits for the TaskSet mutex, and none has begun.
+	// A listener that is registered from here on finds exited set.
 	if !c.listeners.IsEmpty() {
 		leader.QueueAIO(func(context.Context) { c.listeners.Notify(childEvents) })
 	}
 }
 
-// notify notifies all who wait for exited.
+// notify tells all waiting tasks and listeners that the child has exited.
 //
 // Preconditions: c.exited is set, and no gVisor lock is held.
 func (c *child) notify() {
@@ -106,7 +107,8 @@ func (c *child) notify() {
 	c.listeners.Notify(childEvents)
 }
 
-// queue returns the queue for e.
+// queue returns the queue for e. Only a task that waits in a system call uses a
+// waiter.ChannelNotifier.
 func (c *child) queue(e *waiter.Entry) *waiter.Queue {
 	if listenerType(e) == reflect.TypeFor[waiter.ChannelNotifier]() {
 		return &c.tasks
@@ -119,8 +121,8 @@ func listenerType(e *waiter.Entry) reflect.Type {
 	return reflect.ValueOf(e).Elem().FieldByIndex(listenerField).Elem().Type()
 }
 
-// listenerField is where the listener is. It is nil in a gVisor without the field: see
-// EnableCloneFD.
+// listenerField is the index of the field of waiter.Entry that has the listener. If this
+// gVisor version lacks the field, EnableCloneFD returns errListenerField.
 var listenerField, errListenerField = func() ([]int, error) {
 	typ, want := reflect.TypeFor[waiter.Entry](), reflect.TypeFor[waiter.EventListener]()
 	f, ok := typ.FieldByName("eventListener")
@@ -130,14 +132,15 @@ var listenerField, errListenerField = func() ([]int, error) {
 	return f.Index, nil
 }()
 
-// TaskDestroyAction implements kernel.TaskDestroyAction. It drops the thread group, which
-// a descriptor would otherwise keep in memory. gVisor calls it without a lock.
+// TaskDestroyAction implements kernel.TaskDestroyAction. gVisor calls TaskDestroyAction,
+// without a lock, when the leader of the child is destroyed. TaskDestroyAction keeps the
+// result and drops the thread group, which a descriptor would otherwise keep in memory.
 func (c *child) TaskDestroyAction(context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.reaped.Load() {
-		// The destroyed task was the leader of a child that is still alive: another
-		// thread has become the leader by execve.
+		// The child has not been reaped: another thread has become the leader by
+		// execve.
 		if c.tg.Leader().RegisterOnDestroyAction(c) {
 			return
 		}

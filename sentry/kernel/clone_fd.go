@@ -16,8 +16,8 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// CloneWithFD creates a task as Clone does, and takes CLONE_FD and CLONE_AUTOREAP as
-// well. The errors are those of Clone, and with CLONE_FD:
+// CloneWithFD creates a task as Clone does, and accepts CLONE_FD and CLONE_AUTOREAP too.
+// The errors are those of Clone. With CLONE_FD, the errors are also:
 //
 //   - EINVAL for CLONE_THREAD or an unknown clonefd flag
 //   - EPERM for CLONEFD_KILL_ON_CLOSE; see mayKillOnClose
@@ -27,9 +27,9 @@ import (
 //     which can happen only while a trace session is deleted
 //
 // An error leaves no child and no descriptor. The caller must return all three results
-// to the sentry. With a SyscallControl, the sentry ignores the error and stores the value
-// (doSyscallInvoke in gVisor's task_syscall.go), so the value is then the negative error
-// number.
+// to the sentry. With a SyscallControl, the sentry ignores the error and returns the first
+// result to the program (doSyscallInvoke in gVisor's task_syscall.go). The first result is
+// then the negative error number.
 //
 // Preconditions: as for Clone, and EnableCloneFD has returned nil.
 func CloneWithFD(t *kernel.Task, flags uint64, args *extlinux.Clone4FDArgs) (kernel.ThreadID, *kernel.SyscallControl, error) {
@@ -47,7 +47,7 @@ func CloneWithFD(t *kernel.Task, flags uint64, args *extlinux.Clone4FDArgs) (ker
 		p.fdFlags, p.fdAddr = args.ClonefdFlags, hostarch.Addr(args.Clonefd)
 	}
 	flags &^= extlinux.CLONE_FD | extlinux.CLONE_AUTOREAP
-	// Threads reap themselves.
+	// A thread always reaps itself, so CLONE_AUTOREAP has no effect with CLONE_THREAD.
 	if flags&extlinux.CLONE_THREAD != 0 || !p.fd && !p.autoreap {
 		return Clone(t, flags, &args.Clone4Args)
 	}
@@ -70,7 +70,7 @@ func CloneWithFD(t *kernel.Task, flags uint64, args *extlinux.Clone4FDArgs) (ker
 	return tid, ctrl, err
 }
 
-// failedValue returns the value of a call that fails with err; see CloneWithFD.
+// failedValue returns the first result of a call that fails with err; see CloneWithFD.
 func failedValue(t *kernel.Task, ctrl *kernel.SyscallControl, err error) kernel.ThreadID {
 	if ctrl == nil {
 		return 0
@@ -90,8 +90,8 @@ func mayKillOnClose(t *kernel.Task) bool {
 	return t.HasSelfCapability(gvisorlinux.CAP_SYS_ADMIN) || t.GetNoNewPrivs()
 }
 
-// pendingClone is a call of CloneWithFD under way. It has what the caller wants for its
-// child, and what has been done.
+// pendingClone is the state of a call of CloneWithFD: what the caller wants for the child,
+// and what has been done.
 type pendingClone struct {
 	autoreap bool
 	fd       bool
@@ -104,12 +104,13 @@ type pendingClone struct {
 	// pidfd is a pidfd of the child, or nil at first. It is in no descriptor table.
 	pidfd *vfs.FileDescription
 
-	// file is the caller's descriptor, once it is in the caller's table as number.
+	// file is the descriptor of the child, once the caller's table has file at number.
 	file   *cloneFDFileDescription
 	number int32
 }
 
-// attach gives the new task nt the descriptor and the exit that the caller t wants.
+// attach puts a descriptor of the new task nt into t's table, makes nt reap itself, or does
+// both, as p says.
 //
 // Preconditions: nt has not started, and no gVisor lock is held.
 func (p *pendingClone) attach(t, nt *kernel.Task) error {
@@ -133,11 +134,13 @@ func (p *pendingClone) attach(t, nt *kernel.Task) error {
 }
 
 // attachLate is attach for a child that cloneSink missed and that has already started.
-// The child may have exited, another thread of t may have reaped the child, and its ID
+// The child may have exited, another thread may have reaped the child, and the child's ID
 // may belong to another task by now. The errors are EAGAIN and those of install. On an
 // error the child, if it still exists, is killed and reaps itself.
 //
-// Preconditions: no gVisor lock is held. sibling is whether t's parent is the child's.
+// sibling is set if the child has the same parent as t, because of CLONE_PARENT.
+//
+// Preconditions: no gVisor lock is held.
 func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling bool) error {
 	nt := t.PIDNamespace().TaskWithID(tid)
 	if nt == nil || !isChildOf(nt, t, sibling) || p.openPIDFD(t, nt) != nil {
@@ -185,7 +188,8 @@ func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling b
 	return err
 }
 
-// isChildOf returns whether nt is a child of t's process, or of t's parent.
+// isChildOf returns whether nt is a child of t's process or, with sibling, of the process
+// of t's parent.
 func isChildOf(nt, t *kernel.Task, sibling bool) bool {
 	parent := nt.Parent()
 	if sibling {
@@ -194,20 +198,21 @@ func isChildOf(nt, t *kernel.Task, sibling bool) bool {
 	return parent != nil && t != nil && parent.ThreadGroup() == t.ThreadGroup()
 }
 
-// openPIDFD opens a pidfd of the child nt. gVisor notifies pidfds of an exit before
-// it notifies the parent, in the same critical section, and whichever thread is the
-// leader by then. The queue of the pidfd is the child's: it stays when the pidfd is
-// closed.
+// openPIDFD opens a pidfd of the child nt. When the child exits, gVisor notifies its
+// pidfds before the parent, in the same critical section. gVisor does so even if another
+// thread has become the leader. All pidfds of the child share one queue, which remains
+// when a pidfd is closed.
 func (p *pendingClone) openPIDFD(t, nt *kernel.Task) (err error) {
 	p.pidfd, err = t.PIDFDOpen(t.PIDNamespace().IDOfTask(nt), false /* isThread */, false /* nonBlock */)
 	return err
 }
 
-// install puts a descriptor for c into t's table, and its number where t wants it.
-// The child has its own table by now, or shares t's.
+// install puts a descriptor for c into t's descriptor table, and writes the number of the
+// descriptor to p.fdAddr. The child's table has already been copied from t's, so the child
+// gets the descriptor only if it shares t's table.
 //
-// Other threads can use the descriptor before its number is written. They can keep the
-// descriptor if the number cannot be written: see takeBack.
+// Other threads can use the descriptor before its number is written. If the number cannot
+// be written, these threads may keep a duplicate: see takeBack.
 func (p *pendingClone) install(t *kernel.Task, c *child) error {
 	f, err := newCloneFD(t, c, p.fdFlags)
 	if err != nil {
@@ -227,7 +232,7 @@ func (p *pendingClone) install(t *kernel.Task, c *child) error {
 // another thread has taken reads end of file.
 func (p *pendingClone) takeBack(t *kernel.Task) {
 	p.discard()
-	// Another thread may have put something else in its place by now.
+	// Another thread may have put another file in its place by now.
 	table := t.FDTable()
 	installed, _ := table.Get(p.number)
 	if installed == nil {
@@ -245,12 +250,13 @@ func (p *pendingClone) takeBack(t *kernel.Task) {
 func (p *pendingClone) discard() {
 	p.file.consume()
 	if !p.attached {
-		// Nothing else tells readers that there is no child.
+		// The descriptor watches no child, so a reader would wait forever.
 		p.file.child.discard()
 	}
 }
 
-// undo cleans up after a call that gVisor has undone. The child exits and has never run.
+// undo cleans up after a failed call of Clone. If gVisor has created a child, the child
+// exits without having run.
 //
 // Preconditions: no gVisor lock is held.
 func (p *pendingClone) undo(t *kernel.Task) {
@@ -264,8 +270,9 @@ func (p *pendingClone) undo(t *kernel.Task) {
 	}
 }
 
-// awaitGone waits until the child of a failed call has been reaped, a second at most. The
-// wait is short unless the sandbox is paused, or a tracer must wait for the child first.
+// awaitGone waits until the child of a failed call has been reaped, for one second at most.
+// The wait is long only if the sandbox is paused, or if a tracer must wait for the child
+// first.
 //
 // Preconditions: p.pidfd is set, and no gVisor lock is held.
 func (p *pendingClone) awaitGone(t *kernel.Task) {

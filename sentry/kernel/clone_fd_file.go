@@ -19,8 +19,8 @@ import (
 	extlinux "runsc-ext/abi/linux"
 )
 
-// Flags of a clonefd. The first two have two spellings, because versions of the patches
-// differ.
+// Flags of a clonefd. Close-on-exec and nonblocking each have two values, because versions
+// of the patches differ.
 const (
 	cloneFDCloseOnExec = extlinux.CLONEFD_CLOEXEC | gvisorlinux.O_CLOEXEC
 	cloneFDNonBlock    = extlinux.CLONEFD_NONBLOCK | gvisorlinux.O_NONBLOCK
@@ -40,10 +40,10 @@ type cloneFDFileDescription struct {
 	child       *child
 	killOnClose bool
 
-	// mu protects consumed: of several readers, one gets the info.
+	// mu protects consumed, so that only one of several readers gets the info.
 	mu sync.Mutex `state:"nosave"`
 
-	// consumed is set once somebody has read the info.
+	// consumed is set once the info has been read.
 	consumed bool
 }
 
@@ -66,8 +66,8 @@ func newCloneFD(t *kernel.Task, c *child, flags uint32) (*cloneFDFileDescription
 	}); err != nil {
 		return nil, err
 	}
-	// Without a handler gVisor would accept O_ASYNC until there is an owner, and
-	// refuse the owner: see RegisterFileAsyncHandler.
+	// Without an async handler, gVisor would accept O_ASYNC, and then refuse an owner
+	// (F_SETOWN). With one, gVisor refuses O_ASYNC: see RegisterFileAsyncHandler.
 	if _, err := f.vfsfd.SetAsyncHandler(fasync.New(-1)); err != nil {
 		return nil, err
 	}
@@ -85,8 +85,8 @@ func (f *cloneFDFileDescription) Release(context.Context) {
 	}
 }
 
-// Read implements vfs.FileDescriptionImpl.Read. The info is consumed by the first read
-// that has room for at least one byte of it. A read that faults consumes nothing.
+// Read implements vfs.FileDescriptionImpl.Read. The first read with room for at least one
+// byte consumes the info. A read that faults consumes nothing.
 func (f *cloneFDFileDescription) Read(ctx context.Context, dst usermem.IOSequence, _ vfs.ReadOptions) (int64, error) {
 	if dst.NumBytes() == 0 {
 		return 0, nil
@@ -118,7 +118,7 @@ func (f *cloneFDFileDescription) Read(ctx context.Context, dst usermem.IOSequenc
 	if f.consumed {
 		return 0, nil
 	}
-	// What does not fit is dropped, as with simple_read_from_buffer and end of file.
+	// A short read drops the rest of the info: the next read returns end of file.
 	n, err := dst.CopyOut(ctx, buf)
 	if err != nil {
 		return 0, err
@@ -127,7 +127,7 @@ func (f *cloneFDFileDescription) Read(ctx context.Context, dst usermem.IOSequenc
 	return int64(n), nil
 }
 
-// consume makes f read end of file.
+// consume makes later reads of f return end of file.
 func (f *cloneFDFileDescription) consume() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,7 +178,7 @@ func (f *cloneFDFileDescription) Ioctl(ctx context.Context, uio usermem.IO, sysn
 	if t == nil || tg == nil {
 		return 0, nil
 	}
-	// The child is its thread group's leader, so both are one number.
+	// The child is the leader of its thread group, so both requests return one ID.
 	return uintptr(t.PIDNamespace().IDOfThreadGroup(tg)), nil
 }
 
@@ -207,7 +207,7 @@ func (f *cloneFDFileDescription) Epollable() bool {
 }
 
 // RegisterFileAsyncHandler implements vfs.FileDescriptionImpl.RegisterFileAsyncHandler.
-// O_ASYNC is EINVAL, as for gVisor's pidfds.
+// The error for O_ASYNC is EINVAL, as for gVisor's pidfds.
 func (f *cloneFDFileDescription) RegisterFileAsyncHandler(*vfs.FileDescription) error {
 	return linuxerr.EINVAL
 }

@@ -15,21 +15,21 @@ import (
 	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
 )
 
-// cloneSink is the sink at gVisor's Clone point, the one place in Task.Clone where the
-// child exists and has not started. An error from the sink undoes the child.
+// cloneSink is a seccheck sink for gVisor's Clone point. Only at that point of Task.Clone can
+// this package change a child before the child starts. An error from a sink undoes the
+// child.
 //
 // The first call of CloneWithFD adds the sink. The end of a trace session removes all
-// sinks, this one included, and the next call adds the sink again. A call under way at
-// that moment finds no sink at the point, and attaches its child afterwards: see
-// pendingClone.attachLate.
+// sinks, including this one, and the next call adds the sink again. If the sink is removed
+// during a call, the call attaches its child later: see pendingClone.attachLate.
 type cloneSink struct {
 	seccheck.SinkDefaults
 
-	// pending has the *pendingClone of each *kernel.Task that is in CloneWithFD.
+	// pending maps each *kernel.Task that is in CloneWithFD to its *pendingClone.
 	pending sync.Map
 
-	// appended counts how often the sink was added, and stopped how often it was
-	// removed. mu serializes additions.
+	// appended counts how often the sink was added, and stopped how often the sink
+	// was removed. mu serializes additions.
 	mu       sync.Mutex
 	appended atomic.Uint64
 	stopped  atomic.Uint64
@@ -37,7 +37,7 @@ type cloneSink struct {
 
 var clonePoint cloneSink
 
-// expect has the point attach p to the child that t is about to create.
+// expect makes the sink attach p to the child that t is about to create.
 func (s *cloneSink) expect(t *kernel.Task, p *pendingClone) {
 	s.pending.Store(t, p)
 	if s.ready() {
@@ -50,12 +50,14 @@ func (s *cloneSink) expect(t *kernel.Task, p *pendingClone) {
 	}
 }
 
-// add has the point call the sink. The fields of a point are those of the last sink that
-// requests the point, and the sink needs none: each would cost every clone in the sandbox.
+// add adds the sink to the Clone point. For each point, gVisor collects the fields that the
+// last added sink requests. This sink needs no fields, and each field would cost time in
+// every clone of the sandbox.
 //
-// Without a session, seccheck.Create adds the sink: it holds the mutex of sessions, so that
-// no session can be created meanwhile and lose its fields. Create fails afterwards, and
-// leaves no session. With a session, the sink requests what the session may need.
+// Without a trace session, add lets seccheck.Create add the sink. Create holds the mutex of
+// sessions, so no session can be created meanwhile and lose its fields. Create then returns
+// errAdded, and leaves no session. With a session, Create returns another error, and add
+// adds the sink with the fields that the session may need.
 func (s *cloneSink) add() {
 	err := seccheck.Create(&seccheck.SessionConfig{
 		Name:  seccheck.DefaultSessionName,
@@ -74,17 +76,18 @@ func (s *cloneSink) append(reqs []seccheck.PointReq) {
 // sinkName is the name of the sink in a list of trace sessions.
 const sinkName = "clone4"
 
-// errAdded is the error that seccheck.Create returns when it has added the sink.
+// errAdded is the error that seccheck.Create returns when Create has added the sink.
 var errAdded = errors.New("the sink is added")
 
-// registerSink makes the sink known to seccheck.Create. No lock protects what is known.
+// registerSink makes the name of the sink known to seccheck.Create. seccheck has no lock for
+// the known names, so registerSink is called before the sentry boots: see EnableCloneFD.
 var registerSink = sync.OnceFunc(func() {
 	seccheck.RegisterSink(seccheck.SinkDesc{
 		Name: sinkName,
 		New: func(config map[string]any, _ *fd.FD) (seccheck.Sink, error) {
 			s, ok := config[sinkName].(*cloneSink)
 			if !ok {
-				return nil, fmt.Errorf("the sink %s is the sentry's own: name another one", sinkName)
+				return nil, fmt.Errorf("the sink %s is reserved for the sentry: use another sink", sinkName)
 			}
 			s.append([]seccheck.PointReq{{Pt: seccheck.PointClone}})
 			return nil, errAdded
@@ -94,22 +97,21 @@ var registerSink = sync.OnceFunc(func() {
 
 func (s *cloneSink) forget(t *kernel.Task) { s.pending.Delete(t) }
 
-// ready returns whether the point calls the sink.
+// ready returns whether the Clone point calls the sink.
 func (s *cloneSink) ready() bool {
 	return s.appended.Load() != s.stopped.Load() && seccheck.Global.Enabled(seccheck.PointClone)
 }
 
-// requests returns what AppendSink needs for the point to call the sink beside a trace
-// session.
+// requests returns the requests by which the sink is added beside a trace session.
 //
-// A session that has the point keeps its fields, because the sink then requests nothing.
-// Else another session may be created before AppendSink runs: the fields that the sink
-// requests are all that a session can ask for.
+// If the session uses the Clone point, the sink requests nothing, and the session keeps its
+// fields. Otherwise the sink requests the point with all fields. Another session that uses
+// the point may be created before the sink is added, and must keep its fields too.
 func (s *cloneSink) requests() []seccheck.PointReq {
 	if seccheck.Global.Enabled(seccheck.PointClone) {
 		return nil
 	}
-	const name = "sentry/clone" // seccheck.PointClone, in metadata.go
+	const name = "sentry/clone" // name of seccheck.PointClone, in metadata.go
 	req := seccheck.PointReq{Pt: seccheck.PointClone}
 	for _, f := range seccheck.Points[name].OptionalFields {
 		req.Fields.Local.Add(f.ID)
@@ -123,12 +125,12 @@ func (s *cloneSink) requests() []seccheck.PointReq {
 // Name implements seccheck.Sink.Name.
 func (s *cloneSink) Name() string { return sinkName }
 
-// Stop implements seccheck.Sink.Stop. It is called with seccheck's registration mutex
-// locked, so that it must not call seccheck.
+// Stop implements seccheck.Sink.Stop. seccheck calls Stop with its registration mutex
+// locked, so Stop must not call seccheck.
 func (s *cloneSink) Stop() { s.stopped.Add(1) }
 
-// Clone implements seccheck.Sink.Clone. It is called on the goroutine of the task
-// that clones, without a lock. If two calls have added the sink, it is called twice.
+// Clone implements seccheck.Sink.Clone. gVisor calls Clone on the goroutine of the task that
+// clones, without a lock. If the sink was added twice, gVisor calls Clone twice.
 func (s *cloneSink) Clone(ctx context.Context, _ seccheck.FieldSet, info *pb.CloneInfo) error {
 	t := kernel.TaskFromContext(ctx)
 	v, ok := s.pending.Load(t)

@@ -8,8 +8,8 @@ import (
 	"gvisor.dev/gvisor/pkg/state"
 )
 
-// This file is written by hand. gVisor generates one like it from the types marked
-// "+stateify savable", with a tool that is not in its Go module. TestStateFields
+// This file is written by hand. For its own types marked "+stateify savable", gVisor
+// generates such a file with a tool that is not in gVisor's Go module. TestStateFields
 // compares this file with the types.
 
 func (c *child) StateTypeName() string {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package box runs a test binary as the hostile guest of a sandbox. It checks that the guest causes
-// no panic, no hang, no stuck task and no leaked reference, and that no task and no memory is left
-// afterwards.
+// Package box runs the test binary as a hostile guest in a sandbox. The package checks that the
+// guest causes no panic, no hang, no stuck task and no leaked reference, and that no task and no
+// memory is left afterwards.
 //
 // The guest answers each line of its standard input with a line of JSON.
 package box
@@ -34,7 +34,7 @@ import (
 )
 
 var (
-	runsc    = flag.String("runsc", "", "attack this `binary` instead of one that is built from the source")
+	runsc    = flag.String("runsc", "", "attack the runsc-ext at this `path`, not one that the test builds")
 	platform = flag.String("platform", "", "run only on this `platform`")
 	keepLogs = flag.String("keep-logs", "", "copy the logs of a sandbox with a problem to this `directory`")
 )
@@ -80,26 +80,27 @@ func Run(m *testing.M) int {
 
 // Options are the options of a box.
 type Options struct {
-	// Binary is the path of a runsc-ext; empty for the binary under test.
+	// Binary is the path of a runsc-ext; empty for that of -runsc, or one built from the
+	// source.
 	Binary   string
 	Platform string
 
 	// Level is the level of clone4; empty for the default.
 	Level string
 
-	// User is the user and group ID of the guest; 0 has capabilities.
+	// User is the user and group ID of the guest; 0 for root with capabilities.
 	User int
 
-	// In is a box whose sandbox gets this container; nil for a new sandbox.
+	// In is a box to whose sandbox the container is added; nil for a new sandbox.
 	In *Box
 
 	// Args are the arguments of the test binary; nil for "-guest".
 	Args []string
 
-	// Flags are additional flags of runsc.
+	// Flags are additional global flags of runsc.
 	Flags []string
 
-	// CgroupsPath is a control group for the sandbox; empty for none.
+	// CgroupsPath is the path of a control group for the sandbox; empty for none.
 	CgroupsPath string
 
 	// Edit changes the OCI spec; nil for no change.
@@ -109,7 +110,8 @@ type Options struct {
 	// empty for a new container.
 	Restore string
 
-	// Patience is the time limit of a command; 0 for 10 minutes.
+	// Patience is the time limit for an answer, and for the exit of the sandbox; 0 for 10
+	// minutes.
 	Patience time.Duration
 }
 
@@ -124,7 +126,7 @@ type Box struct {
 
 	t        *testing.T
 	patience time.Duration
-	others   int // number of other containers in the same sandbox
+	others   int // number of containers that were added to the sandbox
 	cmd      *exec.Cmd
 	stdin    io.WriteCloser
 	stdout   *bufio.Reader
@@ -254,7 +256,8 @@ func binary(t *testing.T) string {
 	return bin
 }
 
-// atLevel returns a second name of a binary, with an operator's file for a level.
+// atLevel returns the path of a hard link to a binary. The file NAME.clone4 beside the link sets
+// the level.
 func atLevel(t *testing.T, bin, level string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "runsc-ext")
@@ -275,14 +278,15 @@ func (b *Box) Problem(format string, args ...any) {
 	b.Problems = append(b.Problems, fmt.Sprintf(format, args...))
 }
 
-// Send writes a command to the guest, and does not wait for the answer.
+// Send sends a command to the guest, and does not wait for the answer.
 func (b *Box) Send(command string) {
 	if _, err := io.WriteString(b.stdin, command+"\n"); err != nil {
 		b.Problem("the guest does not read %q: %v", command, err)
 	}
 }
 
-// Receive reads an answer of the guest into out.
+// Receive reads the next answer of the guest into out. Without an answer in time, Receive adds the
+// stacks of the sentry to the logs.
 func (b *Box) Receive(out any) {
 	b.t.Helper()
 	if b.ended {
@@ -321,21 +325,22 @@ func (b *Box) Say(out any, command string) {
 	b.Receive(out)
 }
 
-// Run runs a command of runsc for the container, with a time limit.
+// Run runs a command of runsc with the flags of the sandbox, for 2 minutes at most.
 func (b *Box) Run(args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	return exec.CommandContext(ctx, b.Binary, append(slices.Clip(b.Flags), args...)...).CombinedOutput()
 }
 
-// WantAnswer checks that the sandbox answers, and that the guest is its only task.
+// WantAnswer checks that the sandbox executes a new process, and that afterwards the guest is the
+// only process of the container.
 func (b *Box) WantAnswer() {
 	b.t.Helper()
 	if b.ended || os.Geteuid() != 0 {
-		return // without root, runsc executes nothing in a container
+		return // runsc exec needs root
 	}
 	if out, err := b.Run("exec", b.ID, b.Guest, "-test.list=^$"); err != nil {
-		b.Problem("no answer: exec: %v: %s", err, out)
+		b.Problem("runsc exec: %v: %s", err, out)
 	}
 	ps, err := b.Run("ps", "-format=json", b.ID)
 	var pids []int
@@ -343,18 +348,19 @@ func (b *Box) WantAnswer() {
 		err = json.Unmarshal(ps, &pids)
 	}
 	if err != nil || len(pids) != 1 {
-		b.Problem("tasks left: ps reports %s, error %v; want one task", ps, err)
+		b.Problem("tasks left: runsc ps reports %s, error %v; want one process", ps, err)
 	}
 }
 
 // Memory is the memory of a sandbox, in kB.
 type Memory struct {
-	Sentry  int // anonymous memory of the sentry's process
-	Program int // memory of the guest's programs and files
+	Sentry  int // anonymous memory of the sentry's process on the host
+	Program int // memory of the guest's programs and files, as the sentry reports it
 }
 
-// Memory measures the memory after a garbage collection, once it no longer shrinks. The Go runtime
-// returns memory in the background, which takes seconds.
+// Memory waits until the memory of the sentry no longer shrinks, and returns the memory. A garbage
+// collection precedes each measurement. The Go runtime returns the freed memory to the host in the
+// background, which takes seconds.
 func (b *Box) Memory() Memory {
 	b.t.Helper()
 	last := b.memoryNow()
@@ -412,22 +418,23 @@ func (b *Box) memoryNow() Memory {
 	return Memory{anonymous, int(usage.Total / 1024)}
 }
 
-// WantMemory checks that memory, in kB, has not grown while children exited. It allows 5 percent,
-// the noise of a heap, and 32 bytes for each child. The state of a task takes 16 kB or more, so
-// the check finds the state of one child in 500.
+// WantMemory checks that memory has not grown between two measurements. children is the number of
+// children that exited meanwhile. The check allows 5 percent, the noise of a heap, and 32 bytes for
+// each child. The state of a task takes 16 kB or more, so the check finds one leak in 500 children.
 func (b *Box) WantMemory(before, after Memory, children int) {
-	// The file that has the memory of programs grows by pieces of 2 MB.
+	// The memory of programs is in a file, which grows by pieces of 2 MB.
 	const sentryNoise, programNoise = 4 << 10, 16 << 10
 	bound := func(before, noise int) int { return before*105/100 + noise + children*32/1024 }
 	if most := bound(before.Sentry, sentryNoise); after.Sentry > most {
-		b.Problem("sentry memory is %d kB, and was %d kB before %d children: want %d kB at most", after.Sentry, before.Sentry, children, most)
+		b.Problem("sentry memory: %d kB after %d children, want at most %d kB (%d kB before)", after.Sentry, children, most, before.Sentry)
 	}
 	if most := bound(before.Program, programNoise); after.Program > most {
-		b.Problem("memory of programs is %d kB, and was %d kB before %d children: want %d kB at most", after.Program, before.Program, children, most)
+		b.Problem("memory of programs: %d kB after %d children, want at most %d kB (%d kB before)", after.Program, children, most, before.Program)
 	}
 }
 
-// End lets the guest exit, waits until the sandbox exits, and checks its log.
+// End closes the standard input of the guest, so that the guest exits. End waits until the sandbox
+// exits too, and checks the logs.
 func (b *Box) End() {
 	b.t.Helper()
 	b.stdin.Close()
@@ -437,11 +444,11 @@ func (b *Box) End() {
 	late := time.AfterFunc(b.patience, func() { b.cmd.Process.Kill() })
 	defer late.Stop()
 	if err := b.cmd.Wait(); err != nil {
-		b.Problem("the sandbox: %v: %s", err, b.stderr.String())
+		b.Problem("runsc run: %v: %s", err, b.stderr.String())
 	}
 	if log := b.LookIntoLogs(); !strings.Contains(log, "Exiting with status: ") {
-		// The sentry logs this line after its check for leaks.
-		b.Problem("the log does not report that the sentry exited")
+		// The sentry logs this line after the check for leaked references.
+		b.Problem("the log of the sentry has no line with its exit status")
 	}
 }
 
@@ -454,7 +461,7 @@ func (b *Box) Wait() int {
 // CloseInput closes the guest's standard input.
 func (b *Box) CloseInput() { b.stdin.Close() }
 
-// Report fails the test if there was a problem.
+// Report fails the test if there was a problem. With -keep-logs, Report then copies the logs.
 func (b *Box) Report() {
 	b.t.Helper()
 	for _, p := range b.Problems {
@@ -470,10 +477,11 @@ func (b *Box) Report() {
 	}
 }
 
-// Reports matches the messages in which a sentry reports an internal problem.
+// Reports matches each log message in which a sentry reports an internal problem, with up to five
+// lines after the message.
 var Reports = regexp.MustCompile(`(?m)^.*(panic: |fatal error: |Leak checking detected|stuck task\(s\)|Watchdog goroutine is stuck|circular locking detected|nested locking: |maximum lock depth|DATA RACE).*$(\n.*){0,5}`)
 
-// LookIntoLogs looks for reports in all logs, and returns the log of the sentry.
+// LookIntoLogs records each report in the logs as a problem, and returns the log of the sentry.
 func (b *Box) LookIntoLogs() string {
 	b.t.Helper()
 	names, err := filepath.Glob(filepath.Join(b.Logs(), "*"))

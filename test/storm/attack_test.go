@@ -13,14 +13,15 @@ import (
 	"runsc-ext/test/box"
 )
 
-// TestOtherContainers checks that the other containers of a sandbox stay what they are
-// while one of them storms, is killed in the middle of the storm, and is created anew.
+// TestOtherContainers checks that a storm in one container does no harm to the other containers of
+// the sandbox, even if the container is killed during the storm, deleted and created again.
 func TestOtherContainers(t *testing.T) {
 	needRoot(t)
 	for _, p := range box.Platforms() {
 		t.Run(p, func(t *testing.T) {
-			// The first container has the other ones' processes in its PID
-			// namespace, in gVisor: as in a pod, it does nothing.
+			// In gVisor, the PID namespace of the first container includes the
+			// processes of the other containers. killAll would kill these, so
+			// the first container only idles, as in a Kubernetes pod.
 			pod := box.New(t, box.Options{Platform: p})
 			say(pod, "nothing")
 			b := box.New(t, box.Options{Platform: p, In: pod})
@@ -28,13 +29,13 @@ func TestOtherContainers(t *testing.T) {
 				attacker := box.New(t, box.Options{Platform: p, In: pod})
 				say(attacker, fmt.Sprintf("storm wild on %d 300", *seed))
 				attacker.Send("storm wild on 1 10000000")
-				// Meanwhile this one is used.
+				// b has a storm of its own at the same time.
 				runStorm(t, b, "wild", "on", *seed, 300)
 				if out, err := b.Run("kill", attacker.ID, "KILL"); err != nil {
 					t.Fatalf("kill: %v\n%s", err, out)
 				}
 				if status := attacker.Wait(); status != 128+9 {
-					t.Errorf("the container that was killed: status %d, want 137", status)
+					t.Errorf("exit status of the killed container: %d, want 137", status)
 				}
 				if out, err := b.Run("delete", "-force", attacker.ID); err != nil {
 					t.Errorf("delete: %v\n%s", err, out)
@@ -44,12 +45,12 @@ func TestOtherContainers(t *testing.T) {
 			}
 			b.CloseInput()
 			if status := b.Wait(); status != 0 {
-				t.Errorf("the container that was not attacked: status %d, want 0", status)
+				t.Errorf("exit status of the other container: %d, want 0", status)
 			}
 			pod.End()
 			for _, problem := range append(b.Problems, pod.Problems...) {
-				// gVisor leaks references with each container beside the first,
-				// also if it has done nothing.
+				// gVisor leaks references for every container but the first of a
+				// sandbox, even for an idle container.
 				if !strings.Contains(problem, "Leak checking detected") {
 					t.Error(problem)
 				}
@@ -58,19 +59,19 @@ func TestOtherContainers(t *testing.T) {
 	}
 }
 
-// TestMemoryLimit checks that a fork bomb in a sandbox with a limit harms neither the
-// machine nor other sandboxes: the kernel kills this sandbox, and only this. gVisor has
-// no limit of its own for the memory of a sandbox: it is the control group's.
+// TestMemoryLimit checks that a fork bomb in a sandbox with a memory limit harms neither the host
+// nor other sandboxes: the host kernel kills only this sandbox. The limit is that of a control
+// group, because gVisor itself does not limit the memory of a sandbox.
 func TestMemoryLimit(t *testing.T) {
 	needRoot(t)
-	// A file system of control groups that is there and may be written.
+	// The hierarchy of cgroup v2, or else the memory hierarchy of cgroup v1.
 	parent := "/sys/fs/cgroup"
 	if _, err := os.Stat(filepath.Join(parent, "cgroup.controllers")); err != nil {
 		parent = "/sys/fs/cgroup/memory"
 	}
 	probe, err := os.MkdirTemp(parent, "runsc-ext-test-*")
 	if err != nil {
-		t.Skipf("no control group for memory can be made here: %v", err)
+		t.Skipf("cannot create a control group with a memory limit: %v", err)
 	}
 	defer os.Remove(probe)
 
@@ -92,11 +93,11 @@ func TestMemoryLimit(t *testing.T) {
 			select {
 			case status := <-exited:
 				if status != 128+9 {
-					t.Errorf("the sandbox: status %d, want 137: it was killed", status)
+					t.Errorf("exit status of the sandbox with the fork bomb: %d, want 137 (killed)", status)
 				}
 				b.LookIntoLogs()
 			case <-time.After(time.Minute):
-				t.Error("the sandbox goes on, a minute after a bomb")
+				t.Error("the sandbox still runs a minute after the start of the fork bomb")
 			}
 			runStorm(t, other, "wild", "on", *seed, 300)
 			other.WantAnswer()
@@ -110,6 +111,6 @@ func TestMemoryLimit(t *testing.T) {
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc has no pods and no control groups")
+		t.Skip("runsc needs root for a second container in a sandbox and for control groups")
 	}
 }

@@ -17,68 +17,71 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// A wave is a process of 8 threads without a Go runtime. Each thread executes a list of
-// random calls of clone4, with something random after each. The children execute lists
-// that they share, of which some call clone4 themselves.
+// A storm is a series of waves. A wave is a process of 8 threads without a Go runtime. Each
+// thread executes a list of random clone4 calls, most of them followed by another random
+// operation, such as a signal or a wait. The children execute lists too. Many children share
+// one list, and some of these lists call clone4 again.
 //
-// A tidy storm leaves out what gVisor keeps memory of, see docs/upstream.md:
+// In three cases, gVisor keeps memory of tasks that have exited: see docs/upstream.md. A tidy
+// storm avoids these cases:
 //
-//   - Nobody but its parent and its tracer waits for a task.
-//   - No process is killed that may be in clone4: all signals are blocked where calls are
-//     made, and only the leader of a wave's last thread ends its process.
-//   - Nobody ignores SIGCHLD.
+//   - Only its parent and its tracer wait for a task.
+//   - No process is killed while it may be in clone4. A task sends SIGKILL only to itself and
+//     to children that make no calls. Other signals are blocked, handled or ignored. The
+//     process of a wave exits with its last thread.
+//   - No process ignores SIGCHLD.
 //
-// Nothing in it waits without end, so that a tidy wave comes to its end unaided. A wild
-// storm has all of that.
+// In a tidy storm, no operation can wait forever, so the guest need not kill a wave.
+// A wild storm avoids nothing.
 const (
 	threads       = 8
 	callsOfThread = 100
 
-	// opsOfThread is more than begin and the calls of a thread take.
+	// opsOfThread is an upper bound for the length of a thread's list.
 	opsOfThread = 1400
 
-	// notMade is the result of an operation that has not been executed.
+	// notMade is the result of a call that has not returned.
 	notMade = 0x5a5a5a5a
 )
 
-// storm has the lists of operations of a wave, and the memory that they use, all of
-// which are used again for the next.
+// storm has the lists of operations of a wave, and the memory that the operations use. The
+// next wave uses the same lists and memory again.
 type storm struct {
 	rng  *rand.Rand
 	tidy bool
-	fd   bool // use what level fd has
+	fd   bool // whether to use the flags and descriptors of level fd
 
-	threads [threads]*rawclone.List // the first is the leader's, and begins with creating the others
-	plain   []*rawclone.List        // of children of any kind
+	threads [threads]*rawclone.List // of the 8 threads; threads[0], the leader's, creates the others
+	plain   []*rawclone.List        // of children that may be threads
 	process []*rawclone.List        // of children that are processes
 	alone   []*rawclone.List        // of processes with memory of their own
 	callers []*rawclone.List        // of processes that call clone4
 
-	ids     []byte // where ptid and ctid point
-	structs []byte // args structs, of which nStructs are in use
-	shaky   []byte // memory for args structs that is unmapped, protected and dropped
-	file    []byte // memory for args structs in a file that is truncated
-	stacks  []byte
-	actions []byte // a struct sigaction for each signal
-	code    []byte // handlers of signals, and callers
-	nothing []byte // an empty set of signals, an empty string: read-only
-	filters [][]byte
-	all     []byte // a set of all signals
-	short   []byte // a short struct timespec
-	program int    // descriptor of what is executed
-	memory  int    // descriptor of the file
+	ids     []byte   // the words to which ptid and ctid usually point
+	structs []byte   // args structs, of which nStructs are in use
+	shaky   []byte   // more args structs, in memory that shake unmaps, protects and drops
+	file    []byte   // more args structs, in a file that shake truncates
+	stacks  []byte   // of threads and children
+	actions []byte   // a struct sigaction for each signal
+	code    []byte   // the signal handler, its restorer and the snippets
+	nothing []byte   // zeros, read-only: an empty set of signals and an empty string
+	filters [][]byte // seccomp filters, each a struct sock_fprog
+	all     []byte   // a set of all signals
+	short   []byte   // a struct timespec of half a millisecond
+	program int      // descriptor of the program that children execute
+	memory  int      // descriptor of the file that is mapped at file
 	fds     *fds
 
 	nStructs int
-	calls    []call            // all calls of clone4
-	execs    [][2]*rawclone.Op // what is done just before an execve, and the execve
+	calls    []call            // all clone4 calls of the lists
+	execs    [][2]*rawclone.Op // pairs of a getpid and the execve that follows
 }
 
-// call is a call of clone4 in a list.
+// call is a clone4 call in a list.
 type call struct {
 	op *rawclone.Op
 
-	// quiet is set if the child makes no calls of clone4.
+	// quiet is set if the child makes no clone4 calls.
 	quiet bool
 }
 
@@ -88,9 +91,11 @@ const (
 	stacks       = 256
 	sizeOfStack  = 16 << 10
 	sizeOfAction = 32
-	restorerAt   = 64 // in the code
-	callersAt    = 128
-	sizeOfCaller = 64
+
+	// Offsets in storm.code. The signal handler is at 0.
+	restorerAt    = 64
+	snippetsAt    = 128
+	sizeOfSnippet = 64
 )
 
 func newStorm() (*storm, error) {
@@ -106,7 +111,7 @@ func newStorm() (*storm, error) {
 	}
 	*rawclone.WordOf(s.all) = ^uintptr(0)
 	*rawclone.WordOf(s.short[8:]) = 500_000
-	for _, f := range filters {
+	for _, f := range filterActions {
 		s.filters = append(s.filters, filterProgram(p, f))
 	}
 	var err error
@@ -145,7 +150,7 @@ func newStorm() (*storm, error) {
 	return s, nil
 }
 
-// memFile returns a descriptor of a file in memory.
+// memFile returns the descriptor of a new file in memory.
 func memFile(contents []byte) (int, error) {
 	fd, err := unix.MemfdCreate("storm", 0)
 	if err != nil {
@@ -157,7 +162,7 @@ func memFile(contents []byte) (int, error) {
 	return fd, nil
 }
 
-// exitProgram returns a program that only exits, as an ELF file.
+// exitProgram returns an ELF file. The program in it only exits.
 func exitProgram() []byte {
 	const base = 0x400000
 	machine := elf.EM_X86_64
@@ -190,16 +195,17 @@ func exitProgram() []byte {
 
 func (s *storm) oneIn(n int) bool { return s.rng.IntN(n) == 0 }
 
-// pick returns one of choices.
+// pick returns a random element of choices.
 func pick[T any](s *storm, choices []T) T { return choices[s.rng.IntN(len(choices))] }
 
-// faults are signals of the instructions of a task. No handler could return from them.
+// faults are the signals that an instruction of a task can raise. They have no handler,
+// because a task could return from a handler to the same instruction and fault again.
 var faults = map[syscall.Signal]bool{
 	unix.SIGILL: true, unix.SIGTRAP: true, unix.SIGBUS: true, unix.SIGFPE: true, unix.SIGSEGV: true, unix.SIGSYS: true,
 }
 
-// signal returns a signal that a task may get at any time. In a wild storm a few of the
-// signals end or stop the process, whatever its handlers are.
+// signal returns a random signal. In a tidy storm, the signal neither kills nor stops the
+// process that receives the signal. In a wild storm, a few signals do.
 func (s *storm) signal() syscall.Signal {
 	for {
 		sig := syscall.Signal(1 + s.rng.IntN(64))
@@ -212,18 +218,18 @@ func (s *storm) signal() syscall.Signal {
 
 // prepare writes the lists of a wave.
 func (s *storm) prepare() error {
-	// A wave may have written to its code, by a random address.
+	// The previous wave may have changed the code by a write to a random address.
 	copy(s.code, codeHandler)
 	copy(s.code[restorerAt:], codeRestore)
-	for i, c := range callers {
-		copy(s.callerCode(i), c.code())
+	for i, c := range snippets {
+		copy(s.snippetCode(i), c.code())
 	}
-	// A wave may have been killed in the middle of shake.
+	// The previous wave may have been killed while the file was truncated.
 	if err := unix.Ftruncate(s.memory, int64(len(s.file))); err != nil {
 		return fmt.Errorf("ftruncate: %w", err)
 	}
 	s.calls, s.execs, s.nStructs = s.calls[:0], s.execs[:0], 0
-	// The lists of children have descriptors in them that begin creates.
+	// begin comes first, because the lists of children use descriptors that begin creates.
 	leader := s.threads[0]
 	leader.Reset()
 	s.begin(leader)
@@ -254,11 +260,12 @@ func (s *storm) prepare() error {
 	return nil
 }
 
-// child writes the list of a child. The kinds are those of storm's fields, in this order.
+// child writes a list of one kind: plain, process, alone or callers. storm has a field for the
+// lists of each kind.
 func (s *storm) child(l *rawclone.List, kind int) {
 	const plain, process, alone, callers = 0, 1, 2, 3
 	if (kind == plain || kind == process) && !s.tidy {
-		// The stack may be one that others use: no handler may run on it.
+		// Other tasks may use the same stack, so no handler may run on the stack.
 		l.Sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, s.all, 0, 8)
 	}
 	if kind == plain {
@@ -293,7 +300,7 @@ func (s *storm) child(l *rawclone.List, kind int) {
 	s.end(l)
 }
 
-// rest appends a rest of some length.
+// rest may append a pause: a yield, a short sleep, or a sleep without end in a wild storm.
 func (s *storm) rest(l *rawclone.List) {
 	switch n := s.rng.IntN(40); {
 	case n < 12:
@@ -305,7 +312,7 @@ func (s *storm) rest(l *rawclone.List) {
 	}
 }
 
-// end appends an end of a process.
+// end may append an operation by which the whole process exits, or an execve.
 func (s *storm) end(l *rawclone.List) {
 	switch s.rng.IntN(12) {
 	case 0, 1:
@@ -320,13 +327,15 @@ func (s *storm) end(l *rawclone.List) {
 	}
 }
 
-// begin appends what the leader of a wave begins with: handlers of signals, descriptors,
-// and the other threads.
+// begin appends the first operations of a wave's leader, which install signal handlers and
+// create descriptors and the other threads.
 func (s *storm) begin(l *rawclone.List) {
 	for fd := range 3 {
-		l.Sys(unix.SYS_CLOSE, fd) // No task of a wave can write where the guest answers.
+		l.Sys(unix.SYS_CLOSE, fd) // A wave must not write into the answers of the guest.
 	}
-	l.Sys(unix.SYS_SETPGID, 0, 0) // for what the end of a stopped process does to others
+	// If the group of a stopped process becomes an orphan, the kernel sends SIGHUP to the
+	// whole group (setpgid(2)).
+	l.Sys(unix.SYS_SETPGID, 0, 0)
 	for n := 1; n <= 64; n++ {
 		action := s.actions[(n-1)*sizeOfAction : n*sizeOfAction]
 		clear(action)
@@ -353,7 +362,7 @@ func (s *storm) begin(l *rawclone.List) {
 	}
 }
 
-// clone4 appends a call of clone4.
+// clone4 appends a clone4 call.
 func (s *storm) clone4(l *rawclone.List, op rawclone.Op, quiet bool) call {
 	op.Ret = notMade
 	c := call{l.Append(op), quiet}
@@ -361,8 +370,8 @@ func (s *storm) clone4(l *rawclone.List, op rawclone.Op, quiet bool) call {
 	return c
 }
 
-// call appends a random call of clone4. The child calls clone4 itself if calling is set
-// and the flags allow that.
+// call appends a random clone4 call. If calling is set, the child calls clone4 too, except with
+// flags that share signal handlers or create a PID namespace: see childOf.
 func (s *storm) call(l *rawclone.List, calling bool) call {
 	flags := s.flags()
 	if s.fd {
@@ -403,7 +412,7 @@ func (s *storm) call(l *rawclone.List, calling bool) call {
 	return s.clone4(l, op, quiet)
 }
 
-// flags returns flags of a call, most of which are valid.
+// flags returns random flags. Most combinations are valid.
 func (s *storm) flags() uint64 {
 	signal := kit.SIGCHLD
 	switch s.rng.IntN(8) {
@@ -424,7 +433,7 @@ func (s *storm) flags() uint64 {
 		flags = linux.CLONE_VM
 	case n < 72:
 		flags = linux.CLONE_VM | linux.CLONE_SIGHAND
-	case n < 82: // as fork
+	case n < 82: // like fork
 	case n < 86:
 		flags = linux.CLONE_VFORK
 	case n < 92:
@@ -452,12 +461,13 @@ func (s *storm) flags() uint64 {
 	return flags&^linux.CSIGNAL | signal
 }
 
-// childOf returns a list for a child that flags create, and whether the child makes no
-// calls of clone4.
+// childOf returns a list for the child of a call with flags, and whether the child makes no
+// clone4 calls.
 func (s *storm) childOf(flags uint64, calling bool) (child *rawclone.List, quiet bool) {
 	switch {
 	case flags&linux.CLONE_NEWPID != 0:
-		// The IDs that others use are those of another namespace.
+		// Tasks that execute the same list store the IDs of their children in the
+		// same words. An ID from a new PID namespace would name the wrong task.
 		return pick(s, s.plain), true
 	case flags&(linux.CLONE_THREAD|linux.CLONE_SIGHAND) != 0 && (s.tidy || !s.oneIn(300)):
 		return pick(s, s.plain), true
@@ -470,7 +480,7 @@ func (s *storm) childOf(flags uint64, calling bool) (child *rawclone.List, quiet
 	}
 }
 
-// args puts an args struct into memory and returns its address.
+// args writes an args struct for the ABI to memory, and returns the address.
 func (s *storm) args(a *kit.ABI, args linux.Clone4FDArgs) uintptr {
 	buf := s.structs[s.nStructs*sizeOfStruct:][:sizeOfStruct]
 	s.nStructs++
@@ -484,25 +494,25 @@ func (s *storm) args(a *kit.ABI, args linux.Clone4FDArgs) uintptr {
 	return rawclone.AddrOf(buf)
 }
 
-// id returns a ptid or ctid.
+// id returns an address for ptid or ctid. Some addresses are invalid.
 func (s *storm) id() uint64 {
 	switch s.rng.IntN(10) {
 	case 0:
 		return s.rng.Uint64() >> s.rng.IntN(64)
 	case 1:
-		return uint64(rawclone.AddrOf(s.nothing)) // is not to be written
+		return uint64(rawclone.AddrOf(s.nothing)) // read-only
 	case 2:
 		return s.stack(s.rng.IntN(threads)) &^ (sizeOfStack - 1)
 	}
 	return uint64(rawclone.AddrOf(s.ids)) + s.rng.Uint64N(uint64(len(s.ids)/4))*4
 }
 
-// stack returns the end of a stack as a stack pointer.
+// stack returns the initial stack pointer for stack i.
 func (s *storm) stack(i int) uint64 {
 	return kit.StackTop(s.stacks[i*sizeOfStack:][:sizeOfStack])
 }
 
-// after appends what a task does after a call.
+// after may append a random operation, often on the child of the call c.
 func (s *storm) after(l *rawclone.List, c call) {
 	if s.fd && s.oneIn(2) {
 		s.useFD(l)
@@ -542,7 +552,8 @@ func (s *storm) after(l *rawclone.List, c call) {
 	}
 }
 
-// wait appends a wait.
+// wait appends a wait4. In a tidy storm, the wait4 leaves out children and tracees of other
+// threads.
 func (s *storm) wait(l *rawclone.List, pid any, options int) *rawclone.Op {
 	if s.tidy {
 		options |= unix.WNOTHREAD
@@ -550,7 +561,7 @@ func (s *storm) wait(l *rawclone.List, pid any, options int) *rawclone.Op {
 	return l.Sys(unix.SYS_WAIT4, pid, 0, options|unix.WALL)
 }
 
-// seize appends the attachment of a tracer to what a call has created.
+// seize appends a ptrace request that makes the task the tracer of the child of c.
 func (s *storm) seize(l *rawclone.List, c call) {
 	options := s.rng.IntN(1 << 8)
 	if !s.tidy {
@@ -563,11 +574,11 @@ func (s *storm) seize(l *rawclone.List, c call) {
 	}
 }
 
-// resumes are requests that a tracee goes on by, or is stopped by.
+// resumes are ptrace requests that continue or stop a tracee.
 var resumes = []int{unix.PTRACE_CONT, unix.PTRACE_SYSCALL, unix.PTRACE_DETACH, unix.PTRACE_INTERRUPT, unix.PTRACE_LISTEN}
 
-// trace appends a tracer that follows what a call has created for a while. What the tracer
-// leaves stopped goes on when the tracer is gone.
+// trace appends operations that trace the child of c for a while. A tracee that is stopped
+// afterwards continues when its tracer exits.
 func (s *storm) trace(l *rawclone.List, c call) {
 	s.seize(l, c)
 	if s.oneIn(2) {
@@ -580,9 +591,9 @@ func (s *storm) trace(l *rawclone.List, c call) {
 	}
 }
 
-// kill appends a signal for what a call has created. Where other tasks make the call too,
-// another task may have the ID by now. The task must not be one of the guest's threads, so
-// that its process is named as well.
+// kill appends a signal for the child of c. If other tasks execute the same list, the ID may
+// be that of another task by now. The call names the process too, so that no thread of the
+// guest can receive the signal.
 func (s *storm) kill(l *rawclone.List, c call, sig syscall.Signal) {
 	process := c.op
 	if c.op.Args[1]&linux.CLONE_THREAD != 0 {
@@ -591,7 +602,8 @@ func (s *storm) kill(l *rawclone.List, c call, sig syscall.Signal) {
 	l.Sys(unix.SYS_TGKILL, process, c.op, int(sig))
 }
 
-// shake appends a change of memory that has args structs in it.
+// shake appends operations that unmap, protect, drop or truncate memory with args structs. The
+// last operation makes the memory accessible again.
 func (s *storm) shake(l *rawclone.List) {
 	const rw = unix.PROT_READ | unix.PROT_WRITE
 	size := len(s.shaky)
@@ -615,42 +627,44 @@ func (s *storm) shake(l *rawclone.List) {
 	}
 }
 
-// callerCode returns where the machine code of a caller is.
-func (s *storm) callerCode(i int) []byte {
-	return s.code[callersAt+i*sizeOfCaller:][:sizeOfCaller]
+// snippetCode returns the memory of snippet i.
+func (s *storm) snippetCode(i int) []byte {
+	return s.code[snippetsAt+i*sizeOfSnippet:][:sizeOfSnippet]
 }
 
-// jump appends a jump to a caller.
+// jump appends a jump to a snippet.
 func (s *storm) jump(l *rawclone.List) {
-	if len(callers) == 0 {
+	if len(snippets) == 0 {
 		return
 	}
-	i := s.rng.IntN(len(callers))
+	i := s.rng.IntN(len(snippets))
 	flags := pick(s, []uint64{0, linux.CLONE_VFORK, linux.CLONE_VFORK | linux.CLONE_VM}) | kit.SIGCHLD
-	l.Sys(rawclone.TrapJump, s.callerCode(i), uintptr(flags), 0, 0)
+	l.Sys(rawclone.TrapJump, s.snippetCode(i), uintptr(flags), 0, 0)
 }
 
-// flip appends changes of a caller's instruction. The last one is the right instruction.
+// flip appends stores that replace the instruction of a snippet. A store of the snippet's own
+// instruction follows each.
 func (s *storm) flip(l *rawclone.List) {
-	if len(callers) == 0 {
+	if len(snippets) == 0 {
 		return
 	}
-	i := s.rng.IntN(len(callers))
-	sites := callers[i].sites()
+	i := s.rng.IntN(len(snippets))
+	sites := snippets[i].sites()
 	for range 3 {
 		for _, site := range [][]byte{pick(s, sites[1:]), sites[0]} {
-			l.Sys(rawclone.TrapStore, s.callerCode(i)[siteAt:], uintptr(binary.LittleEndian.Uint64(site)))
+			l.Sys(rawclone.TrapStore, s.snippetCode(i)[siteAt:], uintptr(binary.LittleEndian.Uint64(site)))
 		}
 	}
 }
 
-// filters are seccomp filters, by what they return for one of clone4's numbers.
-var filters = []uint32{unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_ERRNO | uint32(unix.EACCES), unix.SECCOMP_RET_TRACE}
+// filterActions are the actions of the seccomp filters.
+var filterActions = []uint32{unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_ERRNO | uint32(unix.EACCES), unix.SECCOMP_RET_TRACE}
 
-// filterProgram returns a struct sock_fprog.
+// filterProgram returns a struct sock_fprog. The filter returns action for the clone4 number of
+// one ABI, and allows all other calls.
 func filterProgram(p *rawclone.Program, action uint32) []byte {
 	insns := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the syscall number
 		{Code: unix.BPF_JMP | unix.BPF_JEQ, Jf: 1, K: uint32(kit.ABIs()[len(kit.ABIs())/2].Number)},
 		{Code: unix.BPF_RET, K: action},
 		{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ALLOW},

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package storm tests a sandbox as a whole: a guest throws calls of clone4 at the sandbox,
-// from all sides at once, and afterwards nothing of them may be left.
+// Package storm tests a sandbox as a whole. A guest makes random clone4 calls from many
+// threads at once. Afterwards the sandbox must answer, and no task, memory or reference of
+// the storm may be left.
 //
 //	go test ./test/storm
 //
-// makes a short storm at each level on each platform. A million calls at one level on one
-// platform take about 15 minutes on two processors that have nothing else to do:
+// runs short storms at the levels on and fd, on each platform. A million calls at one level
+// on one platform take about 15 minutes on two idle processors:
 //
 //	go test ./test/storm -run 'TestStorm$/on/systrap' -calls=1000000 -timeout=2h -v
 //
-// With -v the test prints what the calls returned, the rate, and the memory of the sandbox
-// after each round. Some flags, beside those of go test:
+// With -v, the test prints the outcome and the rate of each storm, and the memory of the
+// sandbox. The test has these flags beside those of go test:
 //
-//	-calls N         make so many calls in each sandbox
-//	-seed N          make other calls
+//	-calls N         number of calls in each sandbox
+//	-seed N          seed of the random calls
 //	-lockdep         build a sentry that checks the order of its locks
 //	-runsc FILE      test this binary
+//	-platform NAME   test only this platform
 //	-keep-logs DIR   keep the logs of a sandbox with a problem
 //
-// The test binary is the guest as well, with the flag -guest: guest_test.go.
+// The same binary runs in the sandbox as the guest, with the flag -guest: see guest_test.go.
 package storm

@@ -10,25 +10,25 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// fds is what the tasks of a wave use at level fd: the descriptors of all children are in
-// slots that all tasks share, so that tasks use each other's descriptors.
+// fds has the memory and descriptors of a wave at level fd. All tasks share the slots, so tasks
+// use the descriptors of each other's children.
 type fds struct {
-	slots   []*uintptr // descriptors of children, in the low half
-	buf     []byte     // for what is read, polled and received
-	signals []byte     // a byte for each signal
-	events  [][]byte   // struct epoll_event
-	epolls  []*rawclone.Op
-	pair    *uintptr // of sockets
-	sockets [2]*rawclone.Op
+	slots   []*uintptr      // each has the descriptor of a child in its low half
+	buf     []byte          // for calls that read, poll and receive
+	signals []byte          // byte n has the value n, which a write sends as signal n
+	events  [][]byte        // each a struct epoll_event
+	epolls  []*rawclone.Op  // the calls that create epoll instances
+	pair    *uintptr        // the descriptors that socketpair(2) returns
+	sockets [2]*rawclone.Op // the operations that load the descriptors in pair
 	sent    message
 	got     message
 }
 
-// message is a struct msghdr of one descriptor.
+// message is a struct msghdr for a message with one descriptor.
 type message struct {
 	header  []byte
-	control *uintptr // its msg_controllen
-	passed  *uintptr // the descriptor
+	control *uintptr // msg_controllen of the header
+	passed  *uintptr // the descriptor in the message
 }
 
 func newFDs(p *rawclone.Program) *fds {
@@ -50,8 +50,8 @@ func newFDs(p *rawclone.Program) *fds {
 
 const sizeOfControl = 24
 
-// newMessage returns a message of the first byte of buf, and of a descriptor: see
-// sendmsg(2) and cmsg(3).
+// newMessage returns a message with one byte, which is the first of buf, and one descriptor:
+// see sendmsg(2) and cmsg(3).
 func newMessage(p *rawclone.Program, buf []byte) message {
 	const scmRights = 1
 	header, iov, control := p.Buffer(56), p.Buffer(16), p.Buffer(sizeOfControl)
@@ -62,7 +62,8 @@ func newMessage(p *rawclone.Program, buf []byte) message {
 	return message{header, rawclone.WordOf(header[40:]), rawclone.WordOf(control[16:])}
 }
 
-// begin appends the creation of a wave's descriptors.
+// begin appends the operations that create the epoll instances and sockets of a wave, and that
+// empty the slots.
 func (f *fds) begin(l *rawclone.List) {
 	f.epolls = nil
 	for range 4 {
@@ -76,11 +77,11 @@ func (f *fds) begin(l *rawclone.List) {
 	}
 }
 
-// afterBegin is more than any descriptor that is open when the threads begin.
+// afterBegin is larger than every descriptor that is open when the threads of a wave start.
 const afterBegin = 32
 
-// fdFlags returns flags of level fd for a call that has other flags. Few calls are invalid
-// because of them: those of threads with CLONE_FD.
+// fdFlags returns CLONE_FD, CLONE_AUTOREAP, both or neither, to be added to flags. A few calls
+// become invalid, because CLONE_FD excludes CLONE_THREAD.
 func (s *storm) fdFlags(flags uint64) (more uint64) {
 	if flags&linux.CLONE_THREAD == 0 && !s.oneIn(5) || s.oneIn(20) {
 		more |= linux.CLONE_FD
@@ -91,12 +92,13 @@ func (s *storm) fdFlags(flags uint64) (more uint64) {
 	return more
 }
 
-// clonefd returns where the descriptor of a child goes, and its flags. A tidy storm kills
-// no child that makes calls, and never waits without end.
+// clonefd returns the clonefd and clonefd_flags of a call. A tidy storm sets
+// CLONEFD_KILL_ON_CLOSE only for quiet children. A tidy storm also makes each descriptor
+// nonblocking, because a read might wait forever.
 func (s *storm) clonefd(quiet bool) (at uint64, flags uint32) {
 	at = uint64(rawclone.Addr(pick(s, s.fds.slots)))
 	if s.oneIn(10) {
-		at = s.id() // most of which is a place where a descriptor is lost
+		at = s.id() // In most cases, no task then uses the descriptor.
 	}
 	flags = linux.CLONEFD_NONBLOCK | linux.CLONEFD_CLOEXEC*uint32(s.rng.IntN(2))
 	switch {
@@ -110,7 +112,7 @@ func (s *storm) clonefd(quiet bool) (at uint64, flags uint32) {
 	return at, flags
 }
 
-// useFD appends a use of some child's descriptor.
+// useFD appends operations on the descriptor of a random child.
 func (s *storm) useFD(l *rawclone.List) {
 	const fioasync = 0x5452
 	f := s.fds
@@ -119,21 +121,22 @@ func (s *storm) useFD(l *rawclone.List) {
 	case 0, 1:
 		l.Sys(unix.SYS_READ, fd, f.buf, s.rng.IntN(32))
 	case 2:
-		// POLLHUP is reported without being asked for.
+		// The struct pollfd requests no event. poll reports POLLHUP anyway.
 		l.Sys(rawclone.TrapStore, f.buf[32:], fd)
 		l.Sys(unix.SYS_PPOLL, f.buf[32:], 1, s.short, 0, 0)
 	case 3, 4:
 		l.Sys(unix.SYS_EPOLL_CTL, pick(s, f.epolls), 1+s.rng.IntN(3), fd, pick(s, f.events))
 		l.Sys(unix.SYS_EPOLL_PWAIT, pick(s, f.epolls), f.buf, 1, s.rng.IntN(2), 0, 8)
 	case 5:
-		// A nest without a loop.
+		// An epoll instance watches an earlier one in epolls, so there is no loop.
 		inner := s.rng.IntN(len(f.epolls) - 1)
 		outer := inner + 1 + s.rng.IntN(len(f.epolls)-inner-1)
 		l.Sys(unix.SYS_EPOLL_CTL, f.epolls[outer], 1+s.rng.IntN(3), f.epolls[inner], pick(s, f.events))
 	case 6:
 		l.Sys(unix.SYS_CLOSE, l.Sys(unix.SYS_DUP, fd))
 	case 7:
-		// No socket is ever passed, least of all through itself: fd is no socket.
+		// gVisor never closes a socket that is passed through itself. fd is the
+		// descriptor of a child, never a socket.
 		l.Sys(rawclone.TrapStore, f.sent.passed, fd)
 		l.Sys(unix.SYS_SENDMSG, f.sockets[0], f.sent.header, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if s.oneIn(2) {

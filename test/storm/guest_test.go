@@ -25,51 +25,52 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// outcome is what the guest reports of a command.
+// outcome is the answer of the guest to a command.
 type outcome struct {
-	Calls    int            // that returned
-	Children int            // that these calls created
-	Errors   map[string]int // of the other calls, by name
-	Execs    int            // executions of a program that did not fail
+	Calls    int            // number of clone4 calls that returned
+	Children int            // number of these calls that created a child
+	Errors   map[string]int // number of the other calls, by error name
+	Execs    int            // number of successful execve calls
 	Waves    int
-	Ends     map[string]int // of the leaders of waves, by name
-	Signals  int            // that the guest sent
-	Killed   int            // processes of a tidy wave that did not exit in time
-	Late     []string       // their tasks: what /proc says of each
+	Ends     map[string]int // number of leaders of waves, by exit status
+	Signals  int            // number of signals that the guest sent
+	Killed   int            // number of processes that remained after tidy waves and were killed
+	Late     []string       // tasks of the first tidy wave after which tasks remained: see tasks
 	Seconds  float64
-	Error    string   // what kept the guest from the command; empty if nothing did
-	Left     []string // processes that are there and should not be
+	Error    string   // why the command failed; empty if it succeeded
+	Left     []string // processes that exist after the command: see others
 }
 
 const (
-	// tidyTime is many times what a tidy wave takes, wildTime a part of what a wild
-	// one would take. A wave is killed after that time.
+	// tidyTime and wildTime are the time limits of a wave, after which the guest kills
+	// the wave. A tidy wave takes a fraction of its limit. A wild wave would take longer
+	// than its limit.
 	tidyTime = 10 * time.Second
 	wildTime = 300 * time.Millisecond
 
-	// afterTime is how long a wild wave goes on without its leader.
+	// afterTime is the time limit of a wild wave once its leader has exited.
 	afterTime = 2 * time.Millisecond
 
-	// patience is how long what is killed may take to be gone.
+	// patience is the time limit for killed processes to exit.
 	patience = time.Minute
 )
 
-// The first thread of the guest creates all children and waits for them. The children of a
-// process that exits become children of that thread, and the tracer of a child that calls
-// PTRACE_TRACEME is that thread. gVisor keeps a tracee that another thread waits for.
+// The guest creates all children, and waits for them, on its first thread. Orphans also become
+// children of the first thread, which then traces those that call PTRACE_TRACEME. gVisor keeps
+// the state of a tracee for which another thread waits: see docs/upstream.md.
 func init() { runtime.LockOSThread() }
 
-// guest executes the commands in args, or those in standard input if there are none, and
-// prints an outcome after each.
+// guest executes the commands in args or, if args is empty, the lines of standard input. guest
+// prints an outcome after each command.
 //
-//	storm KIND LEVEL SEED CALLS   makes a storm that is "tidy" or "wild"
+//	storm KIND LEVEL SEED CALLS   runs a storm; KIND is tidy or wild, LEVEL is on or fd
 //	nothing                       does nothing
-//	bomb                          creates children without end, as the children do
-//	call NUMBER                   makes a system call
-//	leave                         leaves a child
+//	bomb                          starts a fork bomb
+//	call NUMBER                   makes a system call without arguments
+//	leave                         creates a child that never exits
 func guest(args []string) error {
-	// gVisor sends SIGHUP to the group of an init process too, in which a child was
-	// stopped: the storm is not about this difference.
+	// gVisor sends SIGHUP to the process group of a stopped child even if an init process
+	// is in the group. The storm does not test this difference from Linux.
 	signal.Ignore(unix.SIGHUP, unix.SIGIO, unix.SIGUSR1, unix.SIGUSR2)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming a subreaper: %w", err)
@@ -105,7 +106,7 @@ func (s *storm) command(line string, out *outcome) error {
 		var seed uint64
 		var calls int
 		if _, err := fmt.Sscan(rest, &kind, &level, &seed, &calls); err != nil {
-			return fmt.Errorf("%q is not a kind, a level, a seed and a number of calls: %w", rest, err)
+			return fmt.Errorf("storm has the arguments %q, want KIND LEVEL SEED CALLS: %w", rest, err)
 		}
 		s.tidy, s.fd = kind == "tidy", level == "fd"
 		s.rng = rand.New(rand.NewPCG(seed, 0))
@@ -154,7 +155,7 @@ func start(l *rawclone.List) error {
 	return nil
 }
 
-// wave runs what prepare has written, until nothing of it is left.
+// wave runs the lists that prepare has written, until no process of the wave is left.
 func (s *storm) wave(out *outcome) error {
 	leader, errno := s.threads[0].Start(kit.SIGCHLD)
 	if errno != 0 {
@@ -172,7 +173,7 @@ func (s *storm) wave(out *outcome) error {
 			break
 		}
 		if pid > 0 && ws.Stopped() {
-			// An orphan that called PTRACE_TRACEME is a tracee of the guest.
+			// An orphan that calls PTRACE_TRACEME becomes a tracee of the guest.
 			unix.PtraceDetach(pid)
 			continue
 		}
@@ -202,10 +203,11 @@ func (s *storm) wave(out *outcome) error {
 	return nil
 }
 
-// disturb sends signals to tasks of the wave, and to none of the guest.
+// disturb sends random signals to tasks of the wave, but not to threads of the guest.
 func (s *storm) disturb(leader int, out *outcome) {
 	if s.tidy && s.oneIn(20) {
-		// A tracer may be gone when the SIGSTOP of its PTRACE_ATTACH arrives.
+		// If a tracer exits before the SIGSTOP of its PTRACE_ATTACH arrives, the
+		// SIGSTOP stops the former tracee.
 		unix.Kill(-1, unix.SIGCONT)
 	}
 	for range 4 {
@@ -224,8 +226,8 @@ func (s *storm) disturb(leader int, out *outcome) {
 	}
 }
 
-// killAll kills all other processes until the guest has no child, and returns how many it
-// waited for.
+// killAll kills all other processes until the guest has no child, and returns the number of
+// children for which it has waited.
 func killAll() (killed int, err error) {
 	for over := time.Now().Add(patience); ; {
 		switch pid, err := unix.Wait4(-1, nil, unix.WNOHANG|unix.WALL, nil); {
@@ -233,23 +235,23 @@ func killAll() (killed int, err error) {
 			return killed, nil
 		case err == unix.EINTR:
 		case err != nil:
-			return killed, fmt.Errorf("waiting for what is left: %w", err)
+			return killed, fmt.Errorf("waiting for killed processes: %w", err)
 		case pid > 0:
 			killed++
 		case time.Now().After(over):
 			left, _ := others()
-			return killed, fmt.Errorf("killed, and after %v not gone: %q", patience, left)
+			return killed, fmt.Errorf("processes exist %v after SIGKILL: %q", patience, left)
 		default:
-			// A child that is created meanwhile is killed the next time.
+			// The next iteration kills the children that are created meanwhile.
 			if err := unix.Kill(-1, unix.SIGKILL); err != nil && err != unix.ESRCH {
-				return killed, fmt.Errorf("killing what is left: %w", err)
+				return killed, fmt.Errorf("killing all other processes: %w", err)
 			}
 			time.Sleep(100 * time.Microsecond)
 		}
 	}
 }
 
-// count adds what the calls of a wave returned.
+// count adds the results of a wave's calls to out.
 func (s *storm) count(out *outcome) {
 	out.Waves++
 	for _, c := range s.calls {
@@ -270,7 +272,8 @@ func (s *storm) count(out *outcome) {
 	}
 }
 
-// others returns the processes beside this one and its parent, without the kernel's.
+// others returns /proc/PID/stat of each process except this process, its parent and kernel
+// threads.
 func others() ([]string, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -290,7 +293,8 @@ func others() ([]string, error) {
 	return left, nil
 }
 
-// tasks returns the state, the IDs and the tracer of each task beside those of this process.
+// tasks returns the state, process ID, task ID, parent and tracer of each task outside this
+// process.
 func tasks() (all []string) {
 	names, _ := filepath.Glob("/proc/[0-9]*/task/*/status")
 	for _, name := range names {
@@ -306,8 +310,8 @@ func tasks() (all []string) {
 	return all
 }
 
-// kernelThread returns whether /proc/PID/stat is one of a kernel thread. See proc(5) and
-// PF_KTHREAD.
+// kernelThread returns whether stat, from /proc/PID/stat, is that of a kernel thread. See
+// proc(5), and PF_KTHREAD in the kernel's sched.h.
 func kernelThread(stat string) bool {
 	const pfKthread = 0x00200000
 	var state string

@@ -21,10 +21,10 @@ import (
 )
 
 var (
-	calls   = flag.Int("calls", 2000, "make this many calls in each sandbox, in 10 storms")
-	seed    = flag.Uint64("seed", 1, "make the calls of this seed")
-	lockdep = flag.Bool("lockdep", false, "build the sentry with gVisor's check of the order of locks")
-	isGuest = flag.Bool("guest", false, "be the guest, which does what the arguments or standard input say; test nothing")
+	calls   = flag.Int("calls", 2000, "`number` of clone4 calls in each sandbox, in 10 storms")
+	seed    = flag.Uint64("seed", 1, "`seed` of the random calls")
+	lockdep = flag.Bool("lockdep", false, "build a sentry that checks the order of its locks")
+	isGuest = flag.Bool("guest", false, "run as the guest: execute the commands in the arguments or in standard input, and test nothing")
 )
 
 func TestMain(m *testing.M) {
@@ -41,14 +41,14 @@ func TestMain(m *testing.M) {
 
 var levels = []string{"on", "fd"}
 
-// rounds is how many equal storms of each kind a sandbox has. After the second tidy one,
-// what a sandbox allocates once is there.
+// rounds is the number of storms of each kind in a sandbox. After two tidy storms, a sandbox has
+// allocated all memory that it allocates only once.
 const rounds = 5
 
-// TestStorm checks that a sandbox is what it was after a storm: the sandbox answers, has
-// no task left, and its log has no report. One half of the calls are tidy storms, after
-// each of which the sandbox has to need as much memory as before; the other is a wild
-// storm, after which gVisor keeps the state of some tasks.
+// TestStorm checks that a sandbox is intact after storms: the sandbox answers, has no task left,
+// and has no report in its logs. Half of the calls are in tidy storms, after which the sandbox
+// must not need more memory than before. The other half are in wild storms, after which gVisor
+// keeps the state of some tasks, so there is no limit for memory.
 func TestStorm(t *testing.T) {
 	binary := lockdepBinary(t)
 	for _, level := range levels {
@@ -75,7 +75,7 @@ func TestStorm(t *testing.T) {
 						signals += out.Signals
 					}
 					if execs == 0 || signals == 0 {
-						b.Problem("that was no storm: %d programs executed, %d signals sent", execs, signals)
+						b.Problem("the tidy storms executed %d programs and sent %d signals, want some of both", execs, signals)
 					}
 					b.WantMemory(before, after, children)
 					for round := range rounds {
@@ -92,19 +92,20 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-// runStorm makes a storm in a box, and checks that the storm was one.
+// runStorm runs a storm in a box. It checks that the storm has made its calls, that enough calls
+// have created a child, and that some calls have failed.
 func runStorm(t *testing.T, b *box.Box, kind, level string, seed uint64, calls int) outcome {
 	t.Helper()
 	out := say(b, fmt.Sprintf("storm %s %s %d %d", kind, level, seed, calls))
 	rate := float64(out.Calls) / out.Seconds
 	t.Logf("%s: %+v, %.0f calls in a second", kind, out, rate)
 	if out.Calls < calls || out.Children < out.Calls/3 || len(out.Errors) == 0 {
-		b.Problem("that was no storm: %+v", out)
+		b.Problem("storm: %+v, want %d calls, a third of them with a child, and some with an error", out, calls)
 	}
 	return out
 }
 
-// say tells the guest to do something, and notes as a problem what went wrong.
+// say sends a command to the guest, and records the problems that the answer shows.
 func say(b *box.Box, command string) outcome {
 	var out outcome
 	b.Say(&out, command)
@@ -114,15 +115,15 @@ func say(b *box.Box, command string) outcome {
 
 func checkOutcome(b *box.Box, out outcome) {
 	if out.Error != "" {
-		b.Problem("the guest: %s", out.Error)
+		b.Problem("error of the guest: %s", out.Error)
 	}
 	if len(out.Left) > 0 {
 		b.Problem("tasks left: %q", out.Left)
 	}
 }
 
-// TestNative checks that storms come to their end where they test nothing: on the
-// reference kernel.
+// TestNative checks the guest itself on the reference kernel: both kinds of storm make their
+// calls there, and leave no process.
 func TestNative(t *testing.T) {
 	bin, err := sandbox.BuildTest("runsc-ext/test/storm", runtime.GOARCH)
 	sandbox.Need(t, err)
@@ -147,7 +148,8 @@ func TestNative(t *testing.T) {
 	}
 }
 
-// TestStormFinds checks the checks of TestStorm: each has to see the fault that it is for.
+// TestStormFinds checks that the checks of TestStorm find faults: four of the sentry, which are in
+// testdata/faulty, and a child that the guest leaves.
 func TestStormFinds(t *testing.T) {
 	bin := faulty(t)
 	const tidy = "storm tidy on 1 800"
@@ -175,15 +177,15 @@ func TestStormFinds(t *testing.T) {
 			b.WantAnswer()
 			b.End()
 			if !slices.ContainsFunc(b.Problems, func(p string) bool { return strings.Contains(p, tc.want) }) {
-				t.Errorf("not found: problems are %q, want %q in one", b.Problems, tc.want)
+				t.Errorf("problems: %q, want one with %q", b.Problems, tc.want)
 			}
 		})
 	}
 }
 
-// TestGVisorReports checks that gVisor still reports what box looks for in the log, in the
-// same words. The pinned source is asked, as a watchdog or a lock cannot be made to
-// complain in a short time.
+// TestGVisorReports checks that gVisor has the messages that box looks for in logs, and the calls
+// by which box measures memory. The test reads gVisor's source, because a stuck task or a wrong
+// order of locks cannot be caused in a short time.
 func TestGVisorReports(t *testing.T) {
 	r := sandbox.Run(t, "go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor")
 	if r.Status != 0 {
@@ -210,8 +212,8 @@ func TestGVisorReports(t *testing.T) {
 	}
 }
 
-// lockdepBinary returns a runsc-ext that checks the order of locks if -lockdep asks for
-// one, and "" for the usual one otherwise.
+// lockdepBinary returns the path of a runsc-ext that checks the order of its locks if -lockdep is
+// set. Otherwise, lockdepBinary returns "", which means the usual binary.
 func lockdepBinary(t *testing.T) string {
 	t.Helper()
 	if !*lockdep {
@@ -220,7 +222,7 @@ func lockdepBinary(t *testing.T) string {
 	return build(t, "-tags=lockdep")
 }
 
-// faulty builds a sentry with faults.
+// faulty builds a runsc-ext with the faults in testdata/faulty, and returns its path.
 func faulty(t *testing.T) string {
 	t.Helper()
 	here, err := os.Getwd()
@@ -238,7 +240,7 @@ func faulty(t *testing.T) string {
 	return build(t, "-overlay="+name)
 }
 
-// build builds runsc-ext in another way than others use it.
+// build builds runsc-ext with an additional flag of go build, and returns the path.
 func build(t *testing.T, flag string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "runsc-ext")
