@@ -162,7 +162,7 @@ func measurements() []measurement {
 			add(100, every, []string{fd}, fmt.Sprintf("live-%d/%s", children, pair))
 		}
 	}
-	add(0, 3, nil, "memory/sandbox")
+	add(0, 1, nil, "memory/sandbox")
 	add(100, 3, nil, "memory/process")
 	add(1000, 3, []string{fd}, "memory/wait", "memory/pidfd", "memory/clonefd", "memory/exited-pidfd", "memory/exited-clonefd")
 	for name, command := range map[string]string{
@@ -252,15 +252,7 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 			if m.in != nil && !slices.Contains(m.in, t.kind()) {
 				continue
 			}
-			add := func(name, unit string, value float64) {
-				k := key{name, unit}
-				if r.results[t.name][k] == nil {
-					r.results[t.name][k] = make(map[int]float64)
-				}
-				if value != 0 {
-					r.results[t.name][k][id] = value
-				}
-			}
+			add := func(name, unit string, value float64) { r.add(t, id, key{name, unit}, value) }
 			var err error
 			switch group, _, _ := nameParts(m.name); {
 			case group == "sandbox":
@@ -278,7 +270,27 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 			}
 		}
 	}
+	// What a sandbox holds that has run everything else of this round.
+	for _, t := range r.targets {
+		if s := sessions[t.name]; s != nil && s.cgroup.memory != "" {
+			held, err := s.held()
+			if err != nil {
+				return err
+			}
+			r.add(t, id, key{"memory/after-all", size}, held)
+		}
+	}
 	return nil
+}
+
+// add adds a value to the results.
+func (r *rounds) add(t target, round int, k key, value float64) {
+	if r.results[t.name][k] == nil {
+		r.results[t.name][k] = make(map[int]float64)
+	}
+	if value != 0 {
+		r.results[t.name][k][round] = value
+	}
 }
 
 // guestIn starts a guest.

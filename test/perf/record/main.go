@@ -32,16 +32,16 @@ func guests(c []string) map[string][]string {
 		return []string{"/bin/sh", "-c", script}
 	}
 	return map[string][]string{
-		"processes":      measure("process/clone3 3000", "process/fork 2000", "process/clone4 2000"),
-		"spawn":          measure("spawn/posix_spawn 2000", "spawn/clone3 2000", "spawn/clone4 2000"),
-		"threads":        measure("thread/clone3 10000", "thread/pthread 10000", "thread/clone4 10000", "threads-8/clone3 2000"),
-		"calls":          measure("call/getpid 1000000"),
+		"processes":      measure("process/clone3 1500", "process/fork 1000", "process/clone4 1000"),
+		"spawn":          measure("spawn/posix_spawn 500", "spawn/clone3 1000", "spawn/clone4 1000"),
+		"threads":        measure("thread/clone3 8000", "thread/pthread 8000", "thread/clone4 8000", "threads-8/clone3 1000"),
+		"calls":          measure("call/getpid 400000"),
 		"pipes":          measure("pipe/round-trip 20000", "pipe/self 100000"),
-		"files":          measure("file/stat 50000", "file/open-close 50000", "file/read 100000", "file/write 100000", "file/map 10000"),
-		"dd":             {"dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000"},
-		"a shell script": {"/bin/sh", "-c", "i=0; while [ $i -lt 500 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"},
+		"files":          measure("file/stat 20000", "file/open-close 20000", "file/read 50000", "file/write 50000", "file/map 5000"),
+		"dd":             {"dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=300000"},
+		"a shell script": {"/bin/sh", "-c", "i=0; while [ $i -lt 200 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done"},
 		"tar and find":   {"/bin/sh", "-c", "tar cf - /usr/include | wc -c; find /usr/share/doc -size +100k"},
-		"a Go build":     {"/bin/sh", "-c", "for i in 1 2 3 4 5; do go build -gcflags=-N -o /tmp/guest runsc-ext/test/perf/large; done"},
+		"a Go build":     {"/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do go build -gcflags=-N -o /tmp/guest runsc-ext/test/perf/large; done"},
 	}
 }
 
@@ -122,7 +122,7 @@ func record(path, binary, platform string, args []string) (*profile.Profile, err
 	for _, s := range p.Sample {
 		total += s.Value[0]
 	}
-	if total < 100 {
+	if total < 50 {
 		return nil, fmt.Errorf("%v: %d samples in the profile, which is too few", cmd, total)
 	}
 	p.Scale(1e6 / float64(total))
