@@ -57,13 +57,13 @@ var suites = []struct {
 	pkg, level string
 	copies     []string // flags of each
 }{
-	// The tests with tracers take as long as all other tests. TestProcessLimit can run
-	// only once at a time, because its user has a limit.
+	// One copy runs the tests with tracers, which take as long as all other tests, and the
+	// tests that count the tasks of a user.
 	{pkg: "syscalls", level: "on", copies: []string{"-test.skip=" + once, "-test.skip=" + once, "-test.run=" + once}},
 	{pkg: "clonefd", level: "fd", copies: []string{"-test.v", "-test.v", "-test.v"}},
 }
 
-const once = "^(TestTrace|TestProcessLimit)"
+const once = "^(TestTrace|TestProcessLimit|TestForkBomb)"
 
 func main() {
 	ok, err := run()
