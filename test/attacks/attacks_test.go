@@ -361,7 +361,7 @@ func TestEmulated(t *testing.T) {
 			var commands []string
 			for _, a := range guest.Attacks() {
 				if slices.Contains(m.attacks, a.Name) && strings.Contains(a.Name, *only) {
-					commands = append(commands, command(a, 3))
+					commands = append(commands, command(a, 6))
 				}
 			}
 			cmd, err := sandbox.EmulatedAt(m.level, m.arch, m.platform, nil, pkg, guestArgs(commands)...)
