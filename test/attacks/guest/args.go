@@ -35,8 +35,8 @@ type change struct {
 	open  func() (int, error)
 	flags int
 
-	// values is set if each word changes between its two values. Otherwise each word
-	// keeps its first value.
+	// values is set if the words change between the values of all versions. Otherwise
+	// the words keep the values of the first version.
 	values bool
 
 	// faults is set if the second page cannot be read some of the time, zeros if its
@@ -153,8 +153,8 @@ func (a args) round(r *run, c *change, abi *kit.ABI) error {
 	var changer sync.WaitGroup
 	var changerErr error
 	changer.Go(func() {
-		// In failed, wait4 must not return the children of changeFile: those of
-		// another thread are left out (WNOTHREAD).
+		// changeFile creates children on this thread. The wait4 in failed leaves out
+		// the children of other threads (WNOTHREAD).
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		switch {

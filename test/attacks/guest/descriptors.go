@@ -150,7 +150,7 @@ func (w *wave) leaf(i int) *rawclone.List {
 	switch i % 6 {
 	case 0:
 	case 4, 5:
-		// The child exits later, so that tasks use its descriptor before.
+		// The child sleeps first, so that tasks use its descriptor before the exit.
 		timeout := l.Program().Buffer(16)
 		*word(timeout, 1) = uintptr(w.r.rng.IntN(3_000_000))
 		l.Sys(unix.SYS_PPOLL, 0, 0, timeout, 0, 0)
@@ -207,7 +207,7 @@ func (w *wave) act(l *rawclone.List) {
 		}
 	}
 	if w.r.oneIn(16) {
-		args.Clonefd = 8 // EFAULT, after the descriptor has got into the table
+		args.Clonefd = 8 // EFAULT, after the descriptor has entered the table
 	}
 	abi := pick(w.r, kit.ABIs())
 	ptr := rawclone.AddrOf(kit.Put(l, abi.EncodeFD(args)))

@@ -5,8 +5,8 @@
 //
 // With the flag -guest, a test binary becomes such a program, the guest. The guest executes
 // commands, which are its arguments or the lines of its standard input. After each command, the
-// guest prints a line of JSON. Each attack also ends without an error on the reference kernel,
-// if the guest is an ordinary user there.
+// guest prints a line of JSON. Each attack at level on also ends without an error on the
+// reference kernel, if the guest is an ordinary user there.
 package guest
 
 import (
@@ -31,8 +31,8 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// patience is the time limit for a step of an attack in an emulated machine. Elsewhere, a step
-// that makes progress takes less than a tenth of patience.
+// patience is the time limit for a step of an attack, long enough for an emulated machine.
+// Elsewhere, a step that makes progress takes less than a tenth of patience.
 const patience = 2 * time.Minute
 
 // Outcome is the answer of the guest to a command.
@@ -57,8 +57,8 @@ type Attack struct {
 	// Level is the lowest level of clone4 at which the attack works.
 	Level string
 
-	// Tries is the default number of tries. In a sentry with the fault in question,
-	// fewer tries have found the fault.
+	// Tries is the default number of tries, more than the attack needs to find its fault
+	// in a sentry that has the fault.
 	Tries int
 
 	run func(r *run) error
@@ -181,8 +181,8 @@ func command(line string) Outcome {
 	return out
 }
 
-// becomeUser makes the guest a process of user 1000. The user can trace its own processes,
-// because they are dumpable.
+// becomeUser makes the guest a process of user 1000. PR_SET_DUMPABLE lets the user trace the
+// processes of the guest, which setuid would prevent.
 func becomeUser() error {
 	const id = 1000
 	return errors.Join(

@@ -49,7 +49,8 @@ type tracer struct {
 	until time.Time
 }
 
-// follow traces the process pid, which waits for begin. The calling thread is the tracer.
+// follow traces the process pid, which waits until follow calls begin. The calling thread is
+// the tracer.
 func (tr *tracer) follow(pid int, begin func()) error {
 	if e := ptrace(unix.PTRACE_SEIZE, pid, 0, uintptr(tr.options|unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL)); e != 0 {
 		return fmt.Errorf("PTRACE_SEIZE: %w", e)
@@ -74,7 +75,7 @@ func (tr *tracer) follow(pid int, begin func()) error {
 	var last unix.WaitStatus
 	for idle := 0; ; {
 		// If a leader exits before its other threads, gVisor notifies the tracer once,
-		// too early (exitNotifyLocked). A wait without WNOHANG would sleep forever.
+		// too early (exitNotifyLocked). A wait without WNOHANG would then not return.
 		var ws unix.WaitStatus
 		got, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
 		if got == 0 && err == nil {
