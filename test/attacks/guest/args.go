@@ -19,31 +19,32 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// args is an attack by a struct that changes while calls read it. The struct lies across
-// the border of two pages: the first three words are on the first page, and the changes
-// of memory are those of the second page.
+// args is an attack by an args struct that changes while calls read the struct. The first
+// three words of the struct are at the end of one page, and the other words are on the next
+// page. Changes of memory, such as munmap, change only the second page.
 type args struct {
-	fd bool // calls are made with CLONE_FD
+	fd bool // whether calls use CLONE_FD
 }
 
 // change is how a struct changes.
 type change struct {
 	name string
 
-	// open returns the file that the struct is in; nil for no file. flags are those
-	// of the mapping.
+	// open returns the file with the struct; nil for anonymous memory. flags are the
+	// flags of mmap.
 	open  func() (int, error)
 	flags int
 
-	// values is set if the words have either value. Otherwise they have the first.
+	// values is set if the words change between the values of all versions. Otherwise
+	// the words keep the values of the first version.
 	values bool
 
 	// faults is set if the second page cannot be read some of the time, zeros if its
 	// words are 0 some of the time.
 	faults, zeros bool
 
-	// do changes the second page and makes it again what it was: what is in whole. A
-	// file is changed by another process, by ops.
+	// do changes the second page, and restores its content from whole. For a file,
+	// another process does the same by ops.
 	do  func(second, whole []byte)
 	ops func(fd int, whole []byte) []rawclone.Op
 }
@@ -71,8 +72,8 @@ var changes = []change{
 
 func memfd() (int, error) { return unix.MemfdCreate("struct", 0) }
 
-// hostFile returns a file without a name in the folder of $TMPDIR. The test has mounted a
-// folder of the host there.
+// hostFile returns an unlinked file of the host. The test has mounted a directory of the
+// host at $TMPDIR.
 func hostFile() (int, error) {
 	f, err := os.CreateTemp("", "struct-*")
 	if err != nil {
@@ -83,7 +84,7 @@ func hostFile() (int, error) {
 	return unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 }
 
-// truncate returns a change of a file that cuts the second page off.
+// truncate returns operations that cut the second page off a file, and restore the page.
 func truncate(fd int, whole []byte) []rawclone.Op {
 	page := os.Getpagesize()
 	return []rawclone.Op{
@@ -96,11 +97,12 @@ func truncate(fd int, whole []byte) []rawclone.Op {
 // wordsOnFirstPage are ptid, ctid and stack_start.
 const wordsOnFirstPage = 3
 
-// notWritten is what is where a call writes an ID or a descriptor, before the call.
+// notWritten is the value of a word before a call writes an ID, a descriptor or a result
+// there.
 const notWritten = 0x5a5a5a5a
 
-// Clonefd flags of the three versions of a struct: a call with any but the first fails.
-// The guest may not have CLONEFD_KILL_ON_CLOSE.
+// cloneFDFlags are the clonefd flags of the three versions of a struct. Only calls with the
+// first succeed: the guest may not use CLONEFD_KILL_ON_CLOSE, and 1 << 20 is no flag.
 var cloneFDFlags = []uint32{linux.CLONEFD_CLOEXEC, linux.CLONEFD_KILL_ON_CLOSE, 1 << 20}
 
 const callsOfStruct = 30
@@ -122,7 +124,7 @@ func (a args) round(r *run, c *change, abi *kit.ABI) error {
 	if c.open != nil {
 		var err error
 		if fd, err = c.open(); err != nil {
-			return fmt.Errorf("making a file: %w", err)
+			return fmt.Errorf("creating a file: %w", err)
 		}
 		defer unix.Close(fd)
 		if err := unix.Ftruncate(fd, int64(2*page)); err != nil {
@@ -151,7 +153,9 @@ func (a args) round(r *run, c *change, abi *kit.ABI) error {
 	var changer sync.WaitGroup
 	var changerErr error
 	changer.Go(func() {
-		runtime.LockOSThread() // whose children the wait below does not return
+		// changeFile creates children on this thread. The wait4 in failed leaves out
+		// the children of other threads (WNOTHREAD).
+		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		switch {
 		case c.values:
@@ -175,7 +179,7 @@ func (a args) round(r *run, c *change, abi *kit.ABI) error {
 	return errors.Join(err, changerErr)
 }
 
-// changeFile has processes execute ops again and again.
+// changeFile creates processes, one after the other, that execute ops until over is set.
 func changeFile(ops []rawclone.Op, over *atomic.Bool) error {
 	p := rawclone.NewProgram()
 	defer p.Free()
@@ -190,7 +194,7 @@ func changeFile(ops []rawclone.Op, over *atomic.Bool) error {
 	for !over.Load() {
 		pid, errno := l.Start(kit.SIGCHLD)
 		if errno != 0 {
-			return fmt.Errorf("making the process that changes the file: %w", errno)
+			return fmt.Errorf("creating the process that changes the file: %w", errno)
 		}
 		if err := reap(pid); err != nil {
 			return err
@@ -208,13 +212,13 @@ func reap(pid int) error {
 	}
 }
 
-// structs are the versions of a struct, and what calls with them have written.
+// structs has the versions of an args struct, and the memory to which calls write.
 type structs struct {
 	abi      *kit.ABI
 	flags    uint64
 	versions [][]byte
 
-	// Where the versions point, by field. Each has two values.
+	// The two values of each field.
 	ptid, ctid, clonefd [2]*uintptr
 	stack, tls          [2]uintptr
 
@@ -260,7 +264,7 @@ func newStructs(p *rawclone.Program, abi *kit.ABI, fd bool) *structs {
 	return s
 }
 
-// calls makes calls with the struct at ptr, which changes as c says.
+// calls makes calls with the struct at ptr, while c changes the struct.
 func (s *structs) calls(r *run, c *change, ptr uintptr) error {
 	call := s.p.NewList(1).Append(s.abi.Op(s.flags, uintptr(len(s.versions[0])), ptr, s.child))
 	for n := 0; n < callsOfStruct && (n == 0 || time.Now().Before(r.until)); n++ {
@@ -286,28 +290,28 @@ func (s *structs) calls(r *run, c *change, ptr uintptr) error {
 	return nil
 }
 
-// failed checks a call that has returned an error: a version of the struct must ask for the
-// error, and there is neither a child nor a descriptor.
+// failed checks a call that has returned an error: the change c must explain the error, and
+// the call must leave neither a child nor a descriptor.
 func (s *structs) failed(c *change, errno syscall.Errno) error {
 	fd := s.flags&linux.CLONE_FD != 0
 	switch {
 	case errno == unix.EFAULT && (c.faults || c.zeros && fd):
 	case (errno == unix.EPERM || errno == unix.EINVAL) && c.values && fd:
 	default:
-		return fmt.Errorf("%s, which no version of the struct asks for", kit.ErrnoName(errno))
+		return fmt.Errorf("%s, which no version of the struct explains", kit.ErrnoName(errno))
 	}
 	if pid, err := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG|unix.WNOTHREAD, nil); err != unix.ECHILD {
-		return fmt.Errorf("%s, and wait4 returns %d, %v: want ECHILD", kit.ErrnoName(errno), pid, err)
+		return fmt.Errorf("after %s, wait4 returns %d, %v, want ECHILD", kit.ErrnoName(errno), pid, err)
 	}
 	for _, w := range s.clonefd {
 		if *w != notWritten {
-			return fmt.Errorf("%s, and the descriptor is %#x", kit.ErrnoName(errno), *w)
+			return fmt.Errorf("after %s, *clonefd is %#x, want %#x", kit.ErrnoName(errno), *w, notWritten)
 		}
 	}
 	return nil
 }
 
-// made checks a child that has exited: each word that the child was made with must be of a
+// made checks a call whose child has exited: each value that the call used must be in a
 // version of the struct.
 func (s *structs) made(c *change, tid uintptr) error {
 	if err := written("ptid", s.ptid, tid); err != nil {
@@ -335,16 +339,16 @@ func (s *structs) made(c *change, tid uintptr) error {
 	defer unix.Close(int(fd))
 	flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0)
 	if err != nil || flags != unix.FD_CLOEXEC && !c.zeros {
-		return fmt.Errorf("flags of the descriptor are %#x, %v: want FD_CLOEXEC", flags, err)
+		return fmt.Errorf("F_GETFD of the descriptor: %#x, %v, want FD_CLOEXEC", flags, err)
 	}
 	return nil
 }
 
-// written checks that one of two words has been written, with want.
+// written checks that one of two words is want, and that the other has not been written.
 func written(field string, words [2]*uintptr, want uintptr) error {
 	got := [2]uintptr{*words[0], *words[1]}
 	if want == notWritten || got != [2]uintptr{want, notWritten} && got != [2]uintptr{notWritten, want} {
-		return fmt.Errorf("*%s is %#x, want %#x in one", field, got, want)
+		return fmt.Errorf("the two words for *%s are %#x, want %#x in one, and no write to the other", field, got, want)
 	}
 	return nil
 }

@@ -2,5 +2,6 @@
 
 package guest
 
-// attacksOfArch returns no attack: on amd64 they change its code and its registers.
+// attacksOfArch returns no attack. The attacks of amd64 are made for its instructions and
+// registers.
 func attacksOfArch() []Attack { return nil }

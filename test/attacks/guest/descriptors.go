@@ -13,9 +13,9 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// descriptors is an attack by threads that share the descriptors of children, and do with
-// them whatever there is to do. The attack goes in waves. A wave is a process, most of
-// whose threads share its descriptor table, and all of which its end interrupts.
+// descriptors is an attack by tasks that share the descriptors of children, and use them in
+// every way. The attack is a series of waves. A wave is a process with threads, and a child
+// process with a descriptor table of its own. The attack kills a wave at a random moment.
 func descriptors(r *run) error {
 	d := newWave(r)
 	for n := 0; r.goesOn(); n++ {
@@ -30,7 +30,7 @@ const (
 	threadsOfWave = 6
 	actsOfThread  = 40
 
-	// waveTime is how long a wave lasts at most.
+	// waveTime is the time limit of a wave.
 	waveTime = 60 * time.Millisecond
 
 	// The sockets that descriptors are passed through. A socket that is passed through
@@ -39,15 +39,15 @@ const (
 	sender, receiver = 100, 101
 )
 
-// wave has the lists of a wave, which all waves use.
+// wave has the lists of a wave. The next wave uses the same memory.
 type wave struct {
 	r       *run
-	program *rawclone.Program // of what follows
+	program *rawclone.Program // of leader, leaves and slots
 	leader  *rawclone.List
-	threads []*rawclone.List // with a program each
-	leaves  []*rawclone.List // what children do
-	slots   []*rawclone.Op   // whose results are the descriptors
-	calls   []*rawclone.Op   // of clone4
+	threads []*rawclone.List // each in a program of its own
+	leaves  []*rawclone.List // of children
+	slots   []*rawclone.Op   // the Ret of each is a descriptor
+	calls   []*rawclone.Op   // all clone4 calls
 }
 
 func newWave(r *run) *wave {
@@ -58,12 +58,12 @@ func newWave(r *run) *wave {
 	return w
 }
 
-// run runs a wave to its end.
+// run runs one wave.
 func (w *wave) run() error {
 	w.prepare()
 	pid, errno := w.leader.Start(kit.SIGCHLD)
 	if errno != 0 {
-		return fmt.Errorf("making the process of a wave: %w", errno)
+		return fmt.Errorf("creating the process of a wave: %w", errno)
 	}
 	over := time.Now().Add(time.Duration(w.r.rng.Int64N(int64(2 * waveTime))))
 	if latest := time.Now().Add(waveTime); over.After(latest) {
@@ -80,7 +80,7 @@ func (w *wave) run() error {
 	}
 	for _, call := range w.calls {
 		switch ret := int(call.Ret); {
-		case ret == notWritten: // not made
+		case ret == notWritten: // The call was not made.
 		case ret > 0:
 			w.r.out.Made++
 		default:
@@ -95,7 +95,7 @@ func (w *wave) prepare() {
 	w.program.Reset()
 	w.calls, w.leaves, w.slots = nil, nil, nil
 	for range 12 {
-		// As a struct pollfd this is EBADF, for POLLIN.
+		// poll uses a slot as a struct pollfd: at first an invalid descriptor, with POLLIN.
 		w.slots = append(w.slots, w.program.NewList(1).Append(rawclone.Op{Ret: unix.POLLIN<<32 | 0xdeadbeef}))
 	}
 	for i := range 16 {
@@ -115,10 +115,11 @@ func (w *wave) prepare() {
 	l := w.program.NewList(32)
 	w.leader = l
 	if w.r.oneIn(2) {
-		// For CLONEFD_KILL_ON_CLOSE.
+		// CLONEFD_KILL_ON_CLOSE needs no_new_privs.
 		l.Sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
-	// The guest's own descriptors must not be used: its epoll set is shared with this process.
+	// The wave must not use the guest's own descriptors. Among them is an epoll instance, which
+	// the guest would share with the wave.
 	l.Sys(unix.SYS_CLOSE_RANGE, 3, 1<<31-1, 0)
 	pair := w.program.Buffer(8)
 	l.Sys(unix.SYS_SOCKETPAIR, unix.AF_UNIX, unix.SOCK_DGRAM, 0, pair)
@@ -130,7 +131,7 @@ func (w *wave) prepare() {
 	for i, thread := range w.threads {
 		flags := uint64(kit.ThreadFlags)
 		if i == 0 {
-			flags = linux.CLONE_VM | kit.SIGCHLD // with a table of its own
+			flags = linux.CLONE_VM | kit.SIGCHLD // a process with its own descriptor table
 		}
 		l.Clone(flags, thread)
 	}
@@ -143,13 +144,13 @@ func (w *wave) prepare() {
 	l.ExitTask(0)
 }
 
-// leaf returns what a child does.
+// leaf returns the list of a child.
 func (w *wave) leaf(i int) *rawclone.List {
 	l := w.program.NewList(3*6 + 2)
 	switch i % 6 {
 	case 0:
 	case 4, 5:
-		// Others have some time to use the descriptor.
+		// The child sleeps first, so that tasks use its descriptor before the exit.
 		timeout := l.Program().Buffer(16)
 		*word(timeout, 1) = uintptr(w.r.rng.IntN(3_000_000))
 		l.Sys(unix.SYS_PPOLL, 0, 0, timeout, 0, 0)
@@ -179,15 +180,15 @@ func (w *wave) exec(l *rawclone.List) {
 	l.Sys(unix.SYS_EXECVE, p.Path("/proc/self/exe"), argv, argv[3*8:])
 }
 
-// slot returns one of the slots.
+// slot returns a random slot.
 func (w *wave) slot() *rawclone.Op { return pick(w.r, w.slots) }
 
-// keep appends what keeps a result as a descriptor.
+// keep appends an operation that stores a result, a descriptor, in a random slot.
 func (w *wave) keep(l *rawclone.List, result *rawclone.Op) {
 	l.Sys(rawclone.TrapStore, rawclone.Addr(&w.slot().Ret), result)
 }
 
-// act appends a call of clone4, or a use of a descriptor.
+// act appends a clone4 call, or a use of a descriptor.
 func (w *wave) act(l *rawclone.List) {
 	if !w.r.oneIn(5) {
 		w.use(l)
@@ -206,7 +207,7 @@ func (w *wave) act(l *rawclone.List) {
 		}
 	}
 	if w.r.oneIn(16) {
-		args.Clonefd = 8 // EFAULT, when the descriptor is in the table
+		args.Clonefd = 8 // EFAULT, after the descriptor has entered the table
 	}
 	abi := pick(w.r, kit.ABIs())
 	ptr := rawclone.AddrOf(kit.Put(l, abi.EncodeFD(args)))
@@ -215,7 +216,7 @@ func (w *wave) act(l *rawclone.List) {
 	w.calls = append(w.calls, call)
 }
 
-// use appends a use of a descriptor.
+// use appends operations on a random descriptor.
 func (w *wave) use(l *rawclone.List) {
 	const fioasync, fionbio, fSetsig = 0x5452, 0x5421, 10
 	fd, p := w.slot(), l.Program()
@@ -266,8 +267,8 @@ func (w *wave) use(l *rawclone.List) {
 	}
 }
 
-// watch appends the creation of an epoll set that has a descriptor, and sends a signal when
-// the child exits.
+// watch appends operations that create an epoll instance, which watches a descriptor. Some
+// instances send a signal (O_ASYNC) when the child exits.
 func (w *wave) watch(l *rawclone.List, fd *rawclone.Op) {
 	set := l.Sys(unix.SYS_EPOLL_CREATE1, 0)
 	l.Sys(unix.SYS_EPOLL_CTL, set, unix.EPOLL_CTL_ADD, fd, w.event(l.Program()))
@@ -278,29 +279,30 @@ func (w *wave) watch(l *rawclone.List, fd *rawclone.Op) {
 	w.keep(l, set)
 }
 
-// event returns a struct epoll_event.
+// event returns a random struct epoll_event.
 func (w *wave) event(p *rawclone.Program) []byte {
 	event := p.Buffer(16)
 	*word(event, 0) = pick(w.r, []uintptr{unix.EPOLLIN, unix.EPOLLIN | unix.EPOLLET, unix.EPOLLIN | unix.EPOLLONESHOT, 0})
 	return event
 }
 
-// send appends the passing of a descriptor, and receive its reception.
+// send appends a sendmsg that passes a descriptor.
 func (w *wave) send(l *rawclone.List, fd *rawclone.Op) {
 	msg, control := message(l.Program())
 	l.Sys(rawclone.TrapStore, control, fd)
 	l.Sys(unix.SYS_SENDMSG, sender, msg, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
+// receive appends a recvmsg, and keeps the descriptor that recvmsg returns.
 func (w *wave) receive(l *rawclone.List) {
 	msg, control := message(l.Program())
-	*control = 0xdeadbeef // stays if nothing is received
+	*control = 0xdeadbeef // remains if recvmsg returns no descriptor
 	l.Sys(unix.SYS_RECVMSG, receiver, msg, unix.MSG_DONTWAIT|pick(w.r, []int{0, unix.MSG_CMSG_CLOEXEC}))
 	w.keep(l, l.Sys(rawclone.TrapLoad, control))
 }
 
-// message returns a struct msghdr for one byte and one descriptor, and where the
-// descriptor is.
+// message returns a struct msghdr for one byte and one descriptor, and the word with the
+// descriptor.
 func message(p *rawclone.Program) (msg []byte, fd *uintptr) {
 	iov, control := p.Buffer(16), p.Buffer(unix.CmsgSpace(4))
 	*word(iov, 0), *word(iov, 1) = rawclone.AddrOf(p.Buffer(1)), 1
@@ -312,7 +314,8 @@ func message(p *rawclone.Program) (msg []byte, fd *uintptr) {
 	return msg, word(control, 2)
 }
 
-// misuse appends a call that is for other files.
+// misuse appends a call that the descriptor of a child does not support, or a change of the
+// whole descriptor table.
 func (w *wave) misuse(l *rawclone.List, fd *rawclone.Op) {
 	p := l.Program()
 	switch w.r.rng.IntN(8) {

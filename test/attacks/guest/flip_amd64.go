@@ -15,10 +15,11 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// The caller: machine code that makes calls by the instruction at callerSite, which
-// other tasks change meanwhile. RSI is the address of its block at first, R15 from then
-// on. A child exits. The arguments are in the registers of either instruction, and the
-// size of the struct is 0.
+// callerCode is a caller: machine code that makes clone4 calls by the instruction at
+// callerSite, while other tasks change the instruction. A child exits at once.
+//
+// RSI is the address of the caller's block at first, and R15 is later. The registers have the
+// arguments for both SYSCALL and INT $0x80. The size of the struct is 0.
 var callerCode = []byte{
 	0x49, 0x89, 0xf7, //                         mov %rsi, %r15
 	0x49, 0x8b, 0x07, //                      1: mov blockNumber(%r15), %rax
@@ -60,17 +61,18 @@ var callerCode = []byte{
 const (
 	blockNumber = iota
 	blockFlags
-	blockLeft // calls to make
+	blockLeft // number of calls to make
 	blockMade
 	blockFailed
-	blockError // the last one
+	blockError // the last error
 	wordsOfBlock
 )
 
+// callerSite is the offset of the instruction in callerCode.
 const callerSite = 26
 
 // flipperCode writes the instructions in DX and R10W to the address in RSI, in turn and
-// without end, and lets others run now and then.
+// without end. Now and then, flipperCode yields the processor.
 var flipperCode = []byte{
 	0x49, 0x89, 0xd1, //                      mov %rdx, %r9
 	0x41, 0xb8, 0, 0x20, 0, 0, //          1: mov $0x2000, %r8d
@@ -85,33 +87,33 @@ var flipperCode = []byte{
 	0xeb, 0xe0, //                            jmp 1b
 }
 
-// skipCode is a handler of SIGSEGV: where a machine has no INT $0x80, the caller goes on
-// behind the instruction, with ENOSYS. Where the handler returns to is restorerAt.
+// skipCode is a handler of SIGSEGV for machines without INT $0x80: the caller continues behind
+// the instruction, with ENOSYS. The handler returns to restorerAt.
 var skipCode = []byte{
 	0x48, 0x83, 0x82, 168, 0, 0, 0, 2, //                          addq $2, RIP(%rdx)
 	0x48, 0xc7, 0x82, 144, 0, 0, 0, 0xda, 0xff, 0xff, 0xff, //     movq $-ENOSYS, RAX(%rdx)
 	0xc3, //                                                       ret
 }
 
-// restoreCode returns from a signal handler, even if a tracer skips calls. The instructions
-// are those of libraries: the systrap platform patches a restorer with %eax, and returns to
-// a wrong address.
+// restoreCode returns from a signal handler. If a tracer skips rt_sigreturn, restoreCode repeats
+// the call. restoreCode writes RAX, as C libraries do. systrap patches a restorer that writes
+// EAX, and the handler then returns to a wrong address (docs/upstream.md).
 var restoreCode = []byte{
 	0x48, 0xc7, 0xc0, unix.SYS_RT_SIGRETURN, 0, 0, 0, // mov $SYS_rt_sigreturn, %rax
 	0x0f, 0x05, //                                       syscall
-	0xeb, 0xf5, //                                       jmp to the begin
+	0xeb, 0xf5, //                                       jmp to the start
 }
 
-// Where the code is, beside the caller's.
+// Offsets of the code in memory.code. callerCode is at 0.
 const (
 	flipperAt  = 512
 	skipAt     = 1024
 	restorerAt = 1088
 )
 
-// skipInt80 returns what installs the handler. No other signal has a handler: those of the
-// Go runtime need a stack and thread-local memory of their own, and the caller shares both
-// with its threads.
+// skipInt80 returns operations that install skipCode and reset all other signal handlers. The
+// handlers of the Go runtime need their own stack and thread-local memory, but the caller shares
+// both with its threads.
 func skipInt80(m *memory) []rawclone.Op {
 	const saSiginfo, saRestorer, saNodefer = 4, 0x04000000, 0x40000000
 	action, none := m.data[2048:], m.data[2048+64:]
@@ -134,16 +136,16 @@ func skipInt80(m *memory) []rawclone.Op {
 }
 
 const (
-	opSyscall = 0x050f // the instructions, as words
+	opSyscall = 0x050f // the instructions, as 16-bit words
 	opInt80   = 0x80cd
 	opNothing = 0x9090
 )
 
-// number is a number that a call by either instruction is made with.
+// number is a syscall number of clone4. Calls with the number are made by both instructions.
 type number struct {
 	name string
 	rax  uintptr
-	site uintptr // the instruction that it is for
+	site uintptr // the instruction for which the number is valid
 }
 
 var numbers = []number{
@@ -152,9 +154,9 @@ var numbers = []number{
 	{"upper", linux.SYS_CLONE4_AMD64 | 0xdeadbeef<<32, opSyscall},
 }
 
-// callFlags are those that a call is made with in one round or another. No child uses its
-// stack, so all can have one. A copy of the guest's memory takes longer than the rest of a
-// call: most children share the memory.
+// callFlags are the flags of calls, one entry for each round. No child uses its stack, so all
+// children can share one. Most children share the guest's memory, because a copy of the memory
+// takes longer than the rest of a call.
 var callFlags = []uint64{
 	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VFORK | linux.CLONE_VM,
@@ -167,14 +169,14 @@ var callFlags = []uint64{
 	kit.SIGCHLD,
 }
 
-// flip is an attack by code that changes between reads.
+// flip is an attack by an instruction that changes between two reads of the sentry.
 type flip struct {
 	number number
 
-	// resume is how tracees go on; nil without a tracer.
+	// resume has the ptrace requests that continue tracees; nil for no tracer.
 	resume []int
 
-	// slow is set if each call takes hundreds of stops.
+	// slow is set if each call takes hundreds of ptrace stops.
 	slow bool
 
 	// filter is a seccomp filter of the caller; nil for none.
@@ -183,7 +185,7 @@ type flip struct {
 	atStop func(r *run, pid int)
 }
 
-// How many calls a process makes.
+// Numbers of calls that a caller makes.
 const (
 	callsOfRound     = 100
 	callsOfSlowRound = 3
@@ -228,8 +230,8 @@ func (f *flip) round(r *run, round int) error {
 	flipper := m.p.List(rawclone.Sys(rawclone.TrapJump, rawclone.AddrOf(m.code)+flipperAt, site, f.number.site, other))
 	forkFlipper := rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: flipper}
 
-	// The caller reports that it has its handlers, which a tracer could keep it from, and
-	// waits until its tracer lets it go.
+	// The caller reports when its handlers are installed, which a tracer could prevent. Then
+	// the caller waits at the gate until its tracer has attached.
 	var ready, gate [2]int
 	for _, pipe := range []*[2]int{&ready, &gate} {
 		if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
@@ -244,20 +246,20 @@ func (f *flip) round(r *run, round int) error {
 	if f.filter != nil {
 		ops = append(ops, installFilter(m, f.filter)...)
 	}
-	// On systrap a thread that is stepped may run on without a stop while another thread of
-	// its process runs, even without a call of clone4.
+	// On systrap, a single-stepped thread may run on without a stop while another thread of
+	// its process runs, even without clone4. So a process changes the code of such a caller.
 	thread := round%2 == 1 && !slices.Contains(f.resume, unix.PTRACE_SINGLESTEP)
 	if thread {
 		o := forkFlipper
 		o.Args[0] = kit.ThreadFlags
 		ops = append(ops, o)
 	} else if _, errno := rawclone.Do(m.p.List(forkFlipper)); errno != 0 {
-		return fmt.Errorf("making the process that flips: %w", errno)
+		return fmt.Errorf("creating the process that changes the code: %w", errno)
 	}
 	ops = append(ops, rawclone.Sys(rawclone.TrapJump, rawclone.AddrOf(m.code), rawclone.AddrOf(block)))
 	caller, errno := rawclone.Do(m.p.List(rawclone.Op{Trap: unix.SYS_CLONE, Args: [6]uintptr{uintptr(unix.SIGCHLD)}, Child: m.p.List(ops...)}))
 	if errno != 0 {
-		return fmt.Errorf("making the caller: %w", errno)
+		return fmt.Errorf("creating the caller: %w", errno)
 	}
 	if err := waitReady(ready[0]); err != nil {
 		return fmt.Errorf("waiting for the caller: %w", err)
@@ -278,9 +280,9 @@ func (f *flip) round(r *run, round int) error {
 	r.out.Made += int(*word(block, blockMade))
 	r.out.Failed += int(*word(block, blockFailed))
 	if got, want := int(*word(block, blockMade)+*word(block, blockFailed)), calls; err == nil && f.atStop == nil && got < want {
-		// A tracer that steps can see the caller killed by the change of code.
+		// The change of code can kill a single-stepped caller by a signal.
 		if *word(block, blockLeft) != 0 && len(r.out.Signals) == 0 {
-			err = fmt.Errorf("the caller ended after %d calls, want %d", got, want)
+			err = fmt.Errorf("the caller exited after %d calls, want %d", got, want)
 		}
 	}
 	return err
@@ -302,7 +304,7 @@ func waitReady(fd int) error {
 	}
 }
 
-// waitFor waits for the end of a child.
+// waitFor waits for the exit of a child.
 func waitFor(r *run, pid int) error {
 	late := time.AfterFunc(patience, func() { unix.Kill(pid, unix.SIGKILL) })
 	var ws unix.WaitStatus
@@ -318,12 +320,12 @@ func waitFor(r *run, pid int) error {
 	}
 	r.signaled(ws)
 	if !late.Stop() {
-		return fmt.Errorf("no end of process %d within %v", pid, patience)
+		return fmt.Errorf("process %d has not exited within %v", pid, patience)
 	}
 	return nil
 }
 
-// installFilter returns what puts a task under a filter.
+// installFilter returns operations by which a task installs a seccomp filter.
 func installFilter(m *memory, filter []unix.SockFilter) []rawclone.Op {
 	at := m.data[4096:]
 	binary.LittleEndian.PutUint16(at, uint16(len(filter)))
@@ -340,7 +342,7 @@ func installFilter(m *memory, filter []unix.SockFilter) []rawclone.Op {
 var (
 	retAllow = []unix.SockFilter{{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ALLOW}}
 
-	// retTrace asks the tracer about the numbers of clone4.
+	// retTrace returns SECCOMP_RET_TRACE for clone4, and allows other calls.
 	retTrace = slices.Concat(
 		[]unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}},
 		jeq(linux.SYS_CLONE4_X32, unix.SECCOMP_RET_TRACE),
@@ -350,7 +352,7 @@ var (
 	)
 )
 
-// jeq returns the part of a filter that returns action for a number.
+// jeq returns the instructions of a filter that return action for a syscall number.
 func jeq(nr, action uint32) []unix.SockFilter {
 	return []unix.SockFilter{
 		{Code: unix.BPF_JMP | unix.BPF_JEQ, Jf: 1, K: nr},
@@ -375,7 +377,7 @@ func flips() []Attack {
 			{"filter-trace", 400, flip{filter: retTrace, resume: []int{unix.PTRACE_CONT, unix.PTRACE_SYSCALL}}},
 		} {
 			if n.name == "upper" && way.name != "untraced" && way.name != "syscall" {
-				continue // the call is made like an x32 call
+				continue // The sentry handles this call like an x32 call.
 			}
 			f := way.flip
 			f.number = n

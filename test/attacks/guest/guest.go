@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guest has the attacks themselves: what a program in a sandbox, without any
-// privilege, can do to the sentry by calls of clone4.
+// Package guest has the attacks: what a program without privilege in a sandbox can do to the
+// sentry by clone4 calls.
 //
-// A test binary that is started with -guest becomes such a program. The guest executes
-// commands, one a line of standard input or one an argument, and prints one line of
-// JSON after each. A guest that runs as an ordinary user on the reference kernel has to
-// come to its end there as well.
+// With the flag -guest, a test binary becomes such a program, the guest. The guest executes
+// commands, which are its arguments or the lines of its standard input. After each command, the
+// guest prints a line of JSON. Each attack at level on also ends without an error on the
+// reference kernel, if the guest is an ordinary user there.
 package guest
 
 import (
@@ -31,34 +31,34 @@ import (
 	"runsc-ext/internal/rawclone"
 )
 
-// patience is how long a step of an attack may take, in a machine that is emulated. No
-// step that makes progress takes a tenth of it in a sandbox.
+// patience is the time limit for a step of an attack, long enough for an emulated machine.
+// Elsewhere, a step that makes progress takes less than a tenth of patience.
 const patience = 2 * time.Minute
 
-// Outcome is what a guest tells of an attack.
+// Outcome is the answer of the guest to a command.
 type Outcome struct {
 	Attack  string
-	Tries   int            // calls that the attack was asked for, and made
-	Made    int            // children
-	Failed  int            // calls that returned an error
-	Stops   int            // of tracees
-	Signals map[string]int // that processes were killed by
+	Tries   int            // number of tries that the command asked for
+	Made    int            // number of calls that created a child
+	Failed  int            // number of calls that returned an error
+	Stops   int            // number of ptrace stops
+	Signals map[string]int // number of killed processes, by signal
 	Seconds float64
 	Calls   map[string]string // results of the calls of the command inherit
-	Status  []string          // what their children inherit
-	Error   string            // what was not as on Linux; empty if all was
-	Left    []string          // processes that are there, beside those that stay
+	Status  []string          // lines of /proc/PID/status that children inherit
+	Error   string            // what differed from Linux, or failed; empty if nothing did
+	Left    []string          // processes that exist after the command, except those of keep
 }
 
 // Attack is a way to attack a sandbox.
 type Attack struct {
 	Name string
 
-	// Level is the lowest level of clone4 that has what the attack uses.
+	// Level is the lowest level of clone4 at which the attack works.
 	Level string
 
-	// Tries is how many tries find the fault in a sentry that has it, with some to
-	// spare.
+	// Tries is the default number of tries, more than the attack needs to find its fault
+	// in a sentry that has the fault.
 	Tries int
 
 	run func(r *run) error
@@ -73,7 +73,7 @@ type run struct {
 	mem   *memory
 }
 
-// goesOn returns whether there is to be another round.
+// goesOn returns whether the attack needs another round.
 func (r *run) goesOn() bool {
 	made := r.out.Made + r.out.Failed
 	return made == 0 || made < r.tries && time.Now().Before(r.until)
@@ -81,10 +81,10 @@ func (r *run) goesOn() bool {
 
 func (r *run) oneIn(n int) bool { return r.rng.IntN(n) == 0 }
 
-// pick returns one of choices.
+// pick returns a random element of choices.
 func pick[T any](r *run, choices []T) T { return choices[r.rng.IntN(len(choices))] }
 
-// signaled counts the signal that has killed a process.
+// signaled counts the signal that has killed a process, if a signal has.
 func (r *run) signaled(ws unix.WaitStatus) {
 	if !ws.Signaled() {
 		return
@@ -106,17 +106,18 @@ var attacks = append(attacksOfArch(),
 	Attack{Name: "tracers/fd", Level: "fd", Tries: 1500, run: func(r *run) error { return traceCallers(r, true) }},
 )
 
-// Main executes the commands in args, or those in standard input if there are none, and
+// Main executes the commands in args or, if args is empty, the lines of standard input. Main
 // returns the exit status.
 //
-//	attack NAME SEED TRIES TIME   makes an attack: so many tries, and no new round after
-//	                              that time, as 2s
+//	attack NAME SEED TRIES TIME   makes TRIES tries of an attack, but begins no new round
+//	                              after TIME, such as 2s
 //	nothing                       answers
 //	user                          becomes an ordinary user
-//	inherit                       makes calls whose children must be like their parents
-//	keep, kill                    create children that stay, and kill them
+//	inherit                       makes calls, and checks what the children inherit
+//	keep                          creates children that stay
+//	kill                          checks that these children still run, and kills them
 //	exit                          exits
-//	echo TEXT                     answers, with TEXT as the name
+//	echo TEXT                     answers with TEXT as Outcome.Attack
 func Main(args []string) int {
 	signal.Ignore(unix.SIGHUP, unix.SIGIO, unix.SIGUSR1, unix.SIGUSR2)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -164,7 +165,7 @@ func command(line string) Outcome {
 		_, err := fmt.Sscan(rest, &out.Attack, &seed, &out.Tries, &text)
 		limit, perr := time.ParseDuration(text)
 		if err = cmp.Or(err, perr); err != nil {
-			out.Error = fmt.Sprintf("%q is not an attack, a seed, a number of tries and a time: %v", rest, err)
+			out.Error = fmt.Sprintf("attack has the arguments %q, want NAME SEED TRIES TIME: %v", rest, err)
 			return out
 		}
 		start := time.Now()
@@ -180,7 +181,8 @@ func command(line string) Outcome {
 	return out
 }
 
-// becomeUser makes root the user 1000, who can trace its own processes.
+// becomeUser makes the guest a process of user 1000. PR_SET_DUMPABLE lets the user trace the
+// processes of the guest, which setuid would prevent.
 func becomeUser() error {
 	const id = 1000
 	return errors.Join(
@@ -189,15 +191,15 @@ func becomeUser() error {
 	)
 }
 
-// fail notes the first error.
+// fail records err in out, unless out has an error.
 func fail(out *Outcome, err error) {
 	if err != nil && out.Error == "" {
 		out.Error = err.Error()
 	}
 }
 
-// attack makes one attack, in a thread of its own: a thread that was a tracer, or has
-// left a namespace, is not used again.
+// attack makes one attack in a new thread, which exits afterwards. A thread that was a tracer
+// or has changed its namespaces must not run other goroutines.
 func attack(out *Outcome, seed uint64, until time.Time) error {
 	for i := range attacks {
 		a := &attacks[i]
@@ -221,7 +223,7 @@ func attack(out *Outcome, seed uint64, until time.Time) error {
 	return fmt.Errorf("unknown attack %q", out.Attack)
 }
 
-// memory is what an attack and its processes share.
+// memory is the memory of an attack and its processes.
 type memory struct {
 	p *rawclone.Program
 
@@ -255,11 +257,11 @@ func newMemory() (*memory, error) {
 // word returns word i of memory that does not move.
 func word(mem []byte, i int) *uintptr { return rawclone.WordOf(mem[8*i:]) }
 
-// killAll kills all that the guest has started, and waits until they are gone.
+// killAll kills all processes that the guest has started, and waits for them.
 func killAll() error {
 	for over := time.Now().Add(patience); ; {
 		if err := unix.Kill(-1, unix.SIGKILL); err != nil && err != unix.ESRCH && err != unix.EPERM {
-			return fmt.Errorf("killing what is left: %w", err)
+			return fmt.Errorf("killing all other processes: %w", err)
 		}
 		var err error
 		for pid := 1; pid > 0; {
@@ -271,17 +273,18 @@ func killAll() error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("waiting for what is left: %w", err)
+			return fmt.Errorf("waiting for killed processes: %w", err)
 		}
 		if time.Now().After(over) {
 			left, _ := others()
-			return fmt.Errorf("killed, and after %v not gone: %q", patience, left)
+			return fmt.Errorf("processes exist %v after SIGKILL: %q", patience, left)
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// others returns the processes of this user, beside this one.
+// others returns /proc/PID/status of the user's processes, except this process, its parent and
+// the children of keep.
 func others() ([]string, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -301,8 +304,8 @@ func others() ([]string, error) {
 	return left, nil
 }
 
-// descends returns whether the process with this status can be one of the guest's:
-// kernel threads are not.
+// descends returns whether a process with this status can be a descendant of the guest, and not
+// a kernel thread.
 func descends(status []byte) bool {
 	return strings.Contains(string(status), "\nVmSize:") || strings.Contains(string(status), "zombie")
 }

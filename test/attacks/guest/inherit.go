@@ -17,11 +17,11 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// inherited are the lines of /proc/PID/status that a child has from its parent.
+// inherited are the lines of /proc/PID/status that a child inherits from its parent.
 var inherited = []string{"Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"}
 
-// inherit makes calls through every ABI, some of them for namespaces and from a changed
-// root, and checks that a child has what its parent has.
+// inherit makes calls through every ABI, some of them for a new namespace or after chroot. inherit
+// checks that each child has the status of its parent.
 func inherit(out *Outcome) error {
 	status, err := statusOf(os.Getpid())
 	if err != nil {
@@ -49,7 +49,7 @@ func inherit(out *Outcome) error {
 	return nil
 }
 
-// callFrom has a process make a call, and returns "child" or the name of an error.
+// callFrom makes a call in a new process. The result is "child" or the name of an error.
 func callFrom(abi *kit.ABI, flags uint64, chroot bool) (result string, err error) {
 	p := rawclone.NewProgram()
 	defer p.Free()
@@ -70,7 +70,7 @@ func callFrom(abi *kit.ABI, flags uint64, chroot bool) (result string, err error
 		if e := reap(pid); err == nil {
 			err = e
 		}
-		// The guest inherits the child.
+		// The child of the call becomes a child of the guest, which is a subreaper.
 		if of := int(call.Ret); of > 0 && of != notWritten {
 			unix.Kill(of, unix.SIGKILL)
 			if e := reap(of); err == nil {
@@ -80,7 +80,7 @@ func callFrom(abi *kit.ABI, flags uint64, chroot bool) (result string, err error
 	}()
 	for over := time.Now().Add(patience); atomic.LoadUintptr(&call.Ret) == notWritten; time.Sleep(time.Millisecond) {
 		if time.Now().After(over) {
-			return "", fmt.Errorf("no end of the call within %v", patience)
+			return "", fmt.Errorf("the call has not returned within %v", patience)
 		}
 	}
 	if errno := call.Errno(); errno != 0 {
@@ -95,12 +95,12 @@ func callFrom(abi *kit.ABI, flags uint64, chroot bool) (result string, err error
 		return "", err
 	}
 	if flags&linux.CLONE_NEWUSER == 0 && !slices.Equal(callers, childs) {
-		return "", fmt.Errorf("the child has %q, want %q", childs, callers)
+		return "", fmt.Errorf("the child has the status %q, want %q", childs, callers)
 	}
 	return "child", nil
 }
 
-// statusOf returns the lines of inherited.
+// statusOf returns the inherited lines of /proc/PID/status.
 func statusOf(pid int) ([]string, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -118,7 +118,7 @@ func statusOf(pid int) ([]string, error) {
 // kept are the children of keep.
 var kept []int
 
-// keep creates a child through each ABI that stays.
+// keep creates a child through each ABI. The children exist until kill.
 func keep() error {
 	for _, abi := range kit.ABIs() {
 		p := rawclone.NewProgram()
@@ -133,11 +133,11 @@ func keep() error {
 	return nil
 }
 
-// kill kills what keep has created, and checks that nobody else has.
+// kill checks that the children of keep have neither exited nor stopped, and kills them.
 func kill() error {
 	for _, pid := range kept {
 		if pid, err := unix.Wait4(pid, nil, unix.WALL|unix.WNOHANG|unix.WUNTRACED, nil); pid != 0 || err != nil {
-			return fmt.Errorf("wait4 for a child that stays returns %d, %v", pid, err)
+			return fmt.Errorf("wait4 for a child of keep returns %d, %v, want 0: the child must still run", pid, err)
 		}
 		unix.Kill(pid, unix.SIGKILL)
 		if err := reap(pid); err != nil {

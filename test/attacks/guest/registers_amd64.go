@@ -14,13 +14,13 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// registers is an attack by tracers that change registers at every stop: the number, the
-// arguments, the instruction pointer, and RAX and ORIG_RAX to what the sentry keeps
-// there.
+// registers is an attack by tracers that change registers at every stop: the syscall number, the
+// arguments and the instruction pointer. The tracers also forge the values that the sentry
+// keeps in RAX and ORIG_RAX during a call.
 //
-// A tracee with changed registers may write anywhere, and a child may take itself for
-// its parent. So the tracees share nothing with the guest but the counters in a block,
-// and no tracer attaches before the tracee is in code of its own.
+// A tracee with changed registers may write to any address, and a child may continue as its
+// parent does. So the tracees share only the counters in a block with the guest. No tracer
+// attaches before the tracee executes its own code.
 func registers(r *run) error {
 	code, err := rawclone.Map(-1, len(r.mem.code), unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_PRIVATE)
 	if err != nil {
@@ -33,7 +33,7 @@ func registers(r *run) error {
 	copy(m.code[restorerAt:], restoreCode)
 	binary.LittleEndian.PutUint16(m.code[callerSite:], opSyscall)
 
-	// A child that has become a caller goes on with the same block.
+	// A child that continues as a caller uses the same block.
 	const calls = 400
 	block := func(place int) []byte { return m.data[place*8*wordsOfBlock:][:8*wordsOfBlock] }
 	var starts [places]*rawclone.List
@@ -92,7 +92,7 @@ func registers(r *run) error {
 	return err
 }
 
-// What the sentry keeps in registers during a call. docs/security.md has the reasons.
+// The values that the sentry keeps in registers during a call; see docs/security.md.
 const (
 	decisionMark = 0x634c34 << 40
 	slotNumber   = 2000

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options for the events of calls that make children, and others.
+// traceOptions are ptrace options, most of them for events of calls that create children.
 var traceOptions = []int{
 	0,
 	unix.PTRACE_O_TRACECLONE,
@@ -33,23 +33,24 @@ func ptrace(request, pid int, addr, data uintptr) syscall.Errno {
 	return e
 }
 
-// tracer follows a process, and all of its children that are made its tracees, to the
-// end of that process.
+// tracer traces a process, and those of its children that become tracees, until the process
+// exits.
 type tracer struct {
 	r       *run
 	options int
 
-	// resume is by what a stopped tracee goes on: one of these.
+	// resume has the ptrace requests by which a stopped tracee continues.
 	resume []int
 
 	// atStop, if not nil, is called at each stop.
 	atStop func(pid int)
 
-	// until is when the process is killed, if not zero.
+	// until, if not zero, is the time after which the process is killed.
 	until time.Time
 }
 
-// follow traces pid, which begins when it is told to. The thread is the one that calls it.
+// follow traces the process pid, which waits until follow calls begin. The calling thread is
+// the tracer.
 func (tr *tracer) follow(pid int, begin func()) error {
 	if e := ptrace(unix.PTRACE_SEIZE, pid, 0, uintptr(tr.options|unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL)); e != 0 {
 		return fmt.Errorf("PTRACE_SEIZE: %w", e)
@@ -73,8 +74,8 @@ func (tr *tracer) follow(pid int, begin func()) error {
 	var stops int
 	var last unix.WaitStatus
 	for idle := 0; ; {
-		// Without WNOHANG gVisor does not return a leader that was a zombie before
-		// its threads were gone: exitNotifyLocked notifies its tracer once, too early.
+		// If a leader exits before its other threads, gVisor notifies the tracer once,
+		// too early (exitNotifyLocked). A wait without WNOHANG would then not return.
 		var ws unix.WaitStatus
 		got, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
 		if got == 0 && err == nil {
@@ -97,7 +98,7 @@ func (tr *tracer) follow(pid int, begin func()) error {
 				continue
 			}
 			if !late.Stop() {
-				return fmt.Errorf("no end of the tracee within %v: after %d stops, the last with status %#x; %s", patience, stops, last, <-state)
+				return fmt.Errorf("the tracee has not exited within %v, after %d stops, the last with status %#x: %s", patience, stops, last, <-state)
 			}
 			return nil
 		}
@@ -114,7 +115,7 @@ func (tr *tracer) follow(pid int, begin func()) error {
 	}
 }
 
-// delivered returns the signal that a tracee goes on with after a stop; 0 for none.
+// delivered returns the signal that a tracee must receive after a stop; 0 for none.
 func delivered(ws unix.WaitStatus) syscall.Signal {
 	sig := ws.StopSignal()
 	if ws>>16 != 0 || sig&^0x80 == unix.SIGTRAP || sig == unix.SIGSTOP {

@@ -17,19 +17,19 @@ import (
 	"runsc-ext/test/kit"
 )
 
-// tracers is an attack by several tracers that attach to the same callers, interrupt them,
-// and detach or die at random moments.
+// tracers is an attack by several tracers that attach to the same callers, interrupt the callers,
+// and detach or exit at random moments.
 type tracers struct {
-	// start starts a caller in one of the places for callers.
+	// start starts a caller in a place.
 	start func(place int) (pid int, err error)
 
 	// begun returns whether the caller may be traced.
 	begun func(place int) bool
 
-	// ended checks what the caller has done.
+	// ended checks the calls of a caller that has exited.
 	ended func(place int) error
 
-	// resume are the requests by which tracees go on.
+	// resume has the ptrace requests by which tracees continue.
 	resume []int
 
 	// atStop, if not nil, is called at each stop.
@@ -42,7 +42,7 @@ type tracers struct {
 	over  atomic.Bool
 }
 
-// places is the number of callers at a time.
+// places is the number of callers at a time. Each has its own place.
 const places = 3
 
 func (tr *tracers) run(r *run) error {
@@ -50,7 +50,7 @@ func (tr *tracers) run(r *run) error {
 	for range 3 {
 		seed := r.rng.Uint64()
 		all.Go(func() {
-			// Each tracer is a thread, which exits with its goroutine.
+			// Each tracer is a locked thread, so the thread exits with the goroutine.
 			rng := rand.New(rand.NewPCG(seed, 1))
 			for !tr.over.Load() {
 				done := make(chan struct{})
@@ -70,7 +70,7 @@ func (tr *tracers) run(r *run) error {
 	return err
 }
 
-// callers keeps all places taken until there have been enough stops.
+// callers starts a caller in each free place, until the tracers have seen enough stops.
 func (tr *tracers) callers(r *run) error {
 	p := rawclone.NewProgram()
 	defer p.Free()
@@ -82,7 +82,7 @@ func (tr *tracers) callers(r *run) error {
 		if time.Now().After(over) {
 			return fmt.Errorf("%d stops within %v, want %d", n, patience, r.tries)
 		}
-		// Stops are for the tracers: the wait is for exits alone.
+		// This call must wait only for exits, because the tracers wait for stops.
 		for {
 			clear(info)
 			_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, rawclone.AddrOf(info), unix.WEXITED|unix.WALL|unix.WNOHANG, 0, 0)
@@ -106,7 +106,7 @@ func (tr *tracers) callers(r *run) error {
 				}
 				var err error
 				if pids[i], err = tr.start(i); err != nil {
-					return fmt.Errorf("making a caller: %w", err)
+					return fmt.Errorf("starting a caller: %w", err)
 				}
 				started[i] = time.Now()
 			case tr.pids[i].Load() == 0:
@@ -114,11 +114,11 @@ func (tr *tracers) callers(r *run) error {
 					tr.pids[i].Store(int32(pid))
 				}
 			case time.Since(started[i]) > patience:
-				return fmt.Errorf("no end of a caller within %v", patience)
+				return fmt.Errorf("a caller has not exited within %v", patience)
 			case r.oneIn(100):
 				unix.Kill(pid, unix.SIGKILL)
 			case r.oneIn(3):
-				// A tracer that is gone can have left a stopped process.
+				// A tracer may have exited and left the caller stopped.
 				unix.Kill(pid, unix.SIGCONT)
 			}
 		}
@@ -127,8 +127,8 @@ func (tr *tracers) callers(r *run) error {
 	return nil
 }
 
-// trace attaches to one caller, follows it for some stops, and detaches or leaves the
-// caller to the exit of the thread.
+// trace attaches to one caller, and traces the caller for some stops. Then trace detaches, or
+// leaves that to the exit of the thread.
 func (tr *tracers) trace(rng *rand.Rand) {
 	pid := tr.attach(rng)
 	for left, idle := 5+rng.IntN(100), 0; left > 0 && idle < 100 && !tr.over.Load(); {
@@ -187,7 +187,7 @@ func (tr *tracers) attach(rng *rand.Rand) int {
 	return 0
 }
 
-// tracedCallers are callers whose calls must succeed, whoever traces them.
+// tracedCallers are callers whose calls must all succeed, even under several tracers.
 type tracedCallers struct {
 	r     *run
 	fd    bool
@@ -201,7 +201,7 @@ type tracedCall struct {
 	flags uint64
 }
 
-// traceCallers is an attack by tracers that change nothing.
+// traceCallers is an attack by tracers that do not change registers.
 func traceCallers(r *run, fd bool) error {
 	c := &tracedCallers{r: r, fd: fd}
 	for i := range places {
@@ -214,7 +214,7 @@ func traceCallers(r *run, fd bool) error {
 	return tr.run(r)
 }
 
-// flagsOfTraced are those of the calls, beside some that are chosen at random.
+// flagsOfTraced are the flags of traced calls. prepare adds a few flags at random.
 var flagsOfTraced = []uint64{
 	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
 	linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD,
@@ -248,7 +248,7 @@ func (c *tracedCallers) prepare(place int) {
 			var fd *uintptr
 			call, fd = abi.Clone4FD(l, flags, linux.Clone4FDArgs{}, child)
 			read := kit.LoadFD(l, fd)
-			// Whoever kills the caller may leave the child to another tracer's stop.
+			// The read waits for the exit of the child, which a tracer may have stopped.
 			l.Sys(unix.SYS_READ, read, p.Buffer(linux.SizeOfClonefdInfo), linux.SizeOfClonefdInfo)
 			l.Sys(unix.SYS_CLOSE, read)
 		} else {
@@ -273,8 +273,8 @@ func (c *tracedCallers) start(place int) (int, error) {
 	return pid, nil
 }
 
-// ended checks that all calls that the caller in a place has made have succeeded. The last
-// one may not have returned.
+// ended checks that each call of the caller in a place has created a child. A caller that was
+// killed has not made all calls.
 func (c *tracedCallers) ended(place int) error {
 	for n, call := range c.calls[place] {
 		ret := int(call.op.Ret)
