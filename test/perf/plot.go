@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -107,7 +108,7 @@ func (r *report) writePlot(path string) error {
 		line := row{Y: y, Label: label}
 		for i, o := range others {
 			if c := get(o); c != nil {
-				offset := (float64(i) - float64(len(others)-1)/2) * 5
+				offset := (float64(i) - float64(len(others)-1)/2) * min(5, rowHeight/float64(len(others)))
 				line.Marks = append(line.Marks, newMark(fmt.Sprintf("c%d", i), offset, label+", "+o+" / "+stock, c))
 				if o == ours {
 					line.Values = c.String()
@@ -124,7 +125,12 @@ func (r *report) writePlot(path string) error {
 	for _, g := range groups {
 		addRow(g, func(t string) *ratio { return newRatio(r.groupRatios(units[0], t, g, stock)) })
 	}
-	if all := r.comparisons(); len(all) > 0 {
+	// The rows of many children are for a table.
+	all := slices.DeleteFunc(r.comparisons(), func(c comparison) bool {
+		_, number, _ := nameParts(c.of)
+		return number != ""
+	})
+	if len(all) > 0 {
 		addHeading("Cases beside others")
 		for _, c := range all {
 			to := c.to
