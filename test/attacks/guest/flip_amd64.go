@@ -181,8 +181,6 @@ type flip struct {
 
 	// filter is a seccomp filter of the caller; nil for none.
 	filter []unix.SockFilter
-
-	atStop func(r *run, pid int)
 }
 
 // Numbers of calls that a caller makes.
@@ -271,15 +269,11 @@ func (f *flip) round(r *run, round int) error {
 		err = waitFor(r, int(caller))
 	} else {
 		tr := &tracer{r: r, options: traceOptions[r.rng.IntN(len(traceOptions))], resume: f.resume}
-		if f.atStop != nil {
-			tr.atStop = func(pid int) { f.atStop(r, pid) }
-			tr.until = time.Now().Add(patience / 4)
-		}
 		err = tr.follow(int(caller), open)
 	}
 	r.out.Made += int(*word(block, blockMade))
 	r.out.Failed += int(*word(block, blockFailed))
-	if got, want := int(*word(block, blockMade)+*word(block, blockFailed)), calls; err == nil && f.atStop == nil && got < want {
+	if got, want := int(*word(block, blockMade)+*word(block, blockFailed)), calls; err == nil && got < want {
 		// The change of code can kill a single-stepped caller by a signal.
 		if *word(block, blockLeft) != 0 && len(r.out.Signals) == 0 {
 			err = fmt.Errorf("the caller exited after %d calls, want %d", got, want)

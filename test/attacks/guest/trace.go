@@ -41,12 +41,6 @@ type tracer struct {
 
 	// resume has the ptrace requests by which a stopped tracee continues.
 	resume []int
-
-	// atStop, if not nil, is called at each stop.
-	atStop func(pid int)
-
-	// until, if not zero, is the time after which the process is killed.
-	until time.Time
 }
 
 // follow traces the process pid, which waits until follow calls begin. The calling thread is
@@ -105,12 +99,6 @@ func (tr *tracer) follow(pid int, begin func()) error {
 		tr.r.out.Stops++
 		stops++
 		last = ws
-		if !tr.until.IsZero() && time.Now().After(tr.until) {
-			unix.Kill(pid, unix.SIGKILL)
-		}
-		if tr.atStop != nil {
-			tr.atStop(got)
-		}
 		ptrace(pick(tr.r, tr.resume), got, 0, uintptr(delivered(ws)))
 	}
 }
