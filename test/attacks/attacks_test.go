@@ -24,11 +24,11 @@ import (
 )
 
 var (
-	tries   = flag.Int("tries", 0, "make so many tries of each attack, not the attack's own number")
-	limit   = flag.Duration("limit", 1500*time.Millisecond, "begin no new round of an attack after this time")
-	seed    = flag.Uint64("seed", 1, "make the choices of this seed")
-	only    = flag.String("only", "", "make the attacks whose names contain this")
-	isGuest = flag.Bool("guest", false, "be the guest; test nothing")
+	tries   = flag.Int("tries", 0, "`number` of tries of each attack; 0 for the attack's own number")
+	limit   = flag.Duration("limit", 1500*time.Millisecond, "begin no new round of an attack after this `time`")
+	seed    = flag.Uint64("seed", 1, "`seed` of the random choices")
+	only    = flag.String("only", "", "run only the attacks whose names contain this `text`")
+	isGuest = flag.Bool("guest", false, "run as the guest, and test nothing")
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(box.Run(m))
 }
 
-// each runs f on each platform for the attacks that are chosen: both platforms at once.
+// each runs f for each attack that -only selects, on all platforms at once.
 func each(t *testing.T, attacks []guest.Attack, f func(t *testing.T, a guest.Attack, o box.Options)) {
 	t.Helper()
 	for _, a := range attacks {
@@ -57,14 +57,14 @@ func each(t *testing.T, attacks []guest.Attack, f func(t *testing.T, a guest.Att
 	}
 }
 
-// named returns the attacks of these names that this architecture has.
+// named returns the attacks with these names. An architecture may lack some of the attacks.
 func named(names ...string) []guest.Attack {
 	return slices.DeleteFunc(slices.Clone(guest.Attacks()), func(a guest.Attack) bool { return !slices.Contains(names, a.Name) })
 }
 
-// TestAttack checks that no attack ends, hangs or outwits a sandbox: afterwards the
-// sandbox answers, has no task left, and its log has no report. The guest is an ordinary
-// user without capabilities.
+// TestAttack checks that a sandbox withstands each attack: the attack sees no wrong result.
+// Afterwards the sandbox answers, has no task left, and has no report in its logs. The guest
+// is an ordinary user without capabilities.
 func TestAttack(t *testing.T) {
 	each(t, guest.Attacks(), func(t *testing.T, a guest.Attack, o box.Options) {
 		b := box.New(t, o)
@@ -84,8 +84,8 @@ func survived(t *testing.T, b *box.Box, a guest.Attack, out guest.Outcome) {
 	b.Report()
 }
 
-// options returns the options of a sandbox for an attack. The guest's $TMPDIR is a folder of
-// the host.
+// options returns the options of a sandbox for an attack. $TMPDIR of the guest is a directory
+// of the host.
 func options(t *testing.T, a guest.Attack, platform string) box.Options {
 	t.Helper()
 	root, volume := t.TempDir(), t.TempDir()
@@ -94,7 +94,8 @@ func options(t *testing.T, a guest.Attack, platform string) box.Options {
 	}
 	return box.Options{Platform: platform, Level: a.Level, User: 1000, Patience: 3 * time.Minute, Edit: func(spec map[string]any) {
 		process := spec["process"].(map[string]any)
-		// runsc mounts nothing in a container whose root is that of the machine.
+		// runsc makes no mounts in a container whose root is that of the host, so the
+		// container has another root, with a link to the guest program.
 		program := process["args"].([]any)[0].(string)
 		in := filepath.Join(root, program)
 		if err := os.MkdirAll(filepath.Dir(in), 0o755); err != nil {
@@ -109,8 +110,7 @@ func options(t *testing.T, a guest.Attack, platform string) box.Options {
 	}}
 }
 
-// TestAttackStrace checks what TestAttack does, in a sandbox whose sentry prints the
-// calls.
+// TestAttackStrace checks the same as TestAttack in a sandbox that logs all calls (strace).
 func TestAttackStrace(t *testing.T) {
 	each(t, named("flip/x32/syscall", "flip/i386/events", "args/fd"), func(t *testing.T, a guest.Attack, o box.Options) {
 		o.Flags = []string{"--debug", "--strace"}
@@ -121,8 +121,8 @@ func TestAttackStrace(t *testing.T) {
 	})
 }
 
-// TestAttackPaused checks what TestAttack does, in a sandbox that is paused, resumed and
-// checkpointed during the attack, and goes on.
+// TestAttackPaused checks the same as TestAttack in a sandbox that is paused, resumed and
+// checkpointed during the attack. The sandbox runs on after a checkpoint.
 func TestAttackPaused(t *testing.T) {
 	needRoot(t)
 	each(t, named("flip/x32/syscall", "flip/i386/events", "args/fd"), func(t *testing.T, a guest.Attack, o box.Options) {
@@ -138,7 +138,7 @@ func TestAttackPaused(t *testing.T) {
 		}()
 		do := func(args ...string) {
 			if out, err := b.Run(args...); err != nil {
-				b.Problem("%v: %v: %s", args, err, out)
+				b.Problem("runsc %v: %v: %s", args, err, out)
 			}
 		}
 		var out guest.Outcome
@@ -158,15 +158,16 @@ func TestAttackPaused(t *testing.T) {
 	})
 }
 
-// TestAttackRestored checks what TestAttack does, in a sandbox that is checkpointed during the
-// attack. The attack goes on in a restored sandbox, which is the one that has to survive.
+// TestAttackRestored checks the same as TestAttack for an attack that begins in one sandbox and
+// ends in another: the second sandbox is restored from a checkpoint of the first. If the
+// checkpoint misses the attack, the attack begins again in the second sandbox.
 func TestAttackRestored(t *testing.T) {
 	needRoot(t)
 	each(t, named("flip/i386/events", "args", "descriptors", "tracers/fd"), func(t *testing.T, a guest.Attack, o box.Options) {
 		b := box.New(t, o)
 		var out guest.Outcome
 		b.Say(&out, "nothing")
-		a.Tries *= 100 // the time is the limit
+		a.Tries *= 100 // The attack ends by its time limit.
 		b.Send(command(a, 1))
 		time.Sleep(*limit / 4)
 		image := t.TempDir()
@@ -190,14 +191,15 @@ func TestAttackRestored(t *testing.T) {
 	})
 }
 
-// TestAttackBeside checks what others in an attacked sandbox see of an attack: nothing. The
-// others are programs of other users that an operator executes in the attacker's container,
-// and two more containers, of which one has a seccomp profile that refuses clone4.
+// TestAttackBeside checks that an attack has no effect on other programs in the sandbox. Some
+// of these programs run as other users in the attacker's container (runsc exec). Others run in
+// two more containers, one of which has a seccomp profile that refuses clone4.
 func TestAttackBeside(t *testing.T) {
 	needRoot(t)
 	abis := kit.ABIs()
-	// results are what calls return: a fork, one for a mount namespace, and from a changed
-	// root, one for a mount namespace and one for a user namespace.
+	// results returns the expected results of the guest's command inherit, by call. The
+	// calls are a fork, a call with CLONE_NEWNS and, after chroot, one with CLONE_NEWNS and
+	// one with CLONE_NEWUSER.
 	results := func(fork, newNS, chrootNS, chrootUser string) map[string]string {
 		want := make(map[string]string)
 		for _, abi := range abis {
@@ -229,7 +231,8 @@ func TestAttackBeside(t *testing.T) {
 			b.Say(&out, "nothing")
 			return b
 		}
-		// In gVisor the first container has the others in its PID namespace.
+		// In gVisor, the PID namespace of the first container includes the processes of the
+		// other containers, so the first container only idles.
 		pod := in(nil, nil)
 		attacker, neighbor := in(pod, nil), in(pod, nil)
 		filtered := in(pod, func(spec map[string]any) {
@@ -245,9 +248,9 @@ func TestAttackBeside(t *testing.T) {
 		for _, other := range []struct {
 			name   string
 			b      *box.Box
-			exec   []string // flags of runsc exec; nil for the container's own program
+			exec   []string // flags of runsc exec; nil for the first program of the container
 			want   map[string]string
-			status string // one of the lines that children inherit
+			status string // a line of /proc/PID/status that children inherit
 		}{
 			{name: "root", b: attacker, exec: []string{"-user=0:0", "-cap=CAP_SYS_CHROOT"}, want: results("child", "EPERM", "EPERM", "EPERM"), status: "CapEff: 0000000000040000"},
 			{name: "root with CAP_SYS_ADMIN", b: attacker, exec: []string{"-user=0:0", "-cap=CAP_SYS_CHROOT", "-cap=CAP_SYS_ADMIN"}, want: results("child", "child", "child", "EPERM"), status: "CapEff: 0000000000240000"},
@@ -264,7 +267,7 @@ func TestAttackBeside(t *testing.T) {
 					err = json.Unmarshal(answer, &out)
 				}
 				if err != nil {
-					t.Errorf("%s: exec: %v: %s", other.name, err, answer)
+					t.Errorf("%s: runsc exec: %v: %s", other.name, err, answer)
 					continue
 				}
 			}
@@ -290,8 +293,8 @@ func TestAttackBeside(t *testing.T) {
 		}
 		pod.End()
 		for _, b := range []*box.Box{attacker, neighbor, filtered, pod} {
-			// gVisor leaks references with each container beside the first, also
-			// if the container has done nothing.
+			// gVisor leaks references for every container but the first of a sandbox,
+			// even for an idle container.
 			b.Problems = slices.DeleteFunc(b.Problems, func(problem string) bool { return strings.Contains(problem, "Leak checking detected") })
 			b.Report()
 		}
@@ -301,11 +304,11 @@ func TestAttackBeside(t *testing.T) {
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("without root, runsc executes nothing in a container, and has no checkpoints and no pods")
+		t.Skip("runsc needs root for exec, checkpoints and a second container in a sandbox")
 	}
 }
 
-// check notes as problems what is wrong with an outcome.
+// check records the error and the remaining tasks of an outcome as problems.
 func check(b *box.Box, a guest.Attack, out guest.Outcome) {
 	if out.Error != "" {
 		b.Problem("%s: %s", a.Name, out.Error)
@@ -315,7 +318,7 @@ func check(b *box.Box, a guest.Attack, out guest.Outcome) {
 	}
 }
 
-// command returns the guest's command for an attack, with a part of its tries.
+// command returns the guest's command for an attack. The tries are divided by part.
 func command(a guest.Attack, part int) string {
 	n := a.Tries
 	if *tries != 0 {
@@ -324,8 +327,8 @@ func command(a guest.Attack, part int) string {
 	return fmt.Sprintf("attack %s %d %d %v", a.Name, *seed, (n+part-1)/part, *limit)
 }
 
-// TestNative checks that each attack comes to its end where it attacks nothing: on the
-// reference kernel.
+// TestNative checks the attacks themselves: on the reference kernel, each attack must end
+// without an error.
 func TestNative(t *testing.T) {
 	t.Parallel()
 	commands := []string{"keep", "inherit", "kill"}
@@ -343,8 +346,8 @@ func TestNative(t *testing.T) {
 	checkOutput(t, cmd, commands)
 }
 
-// TestEmulated checks that sandboxes survive in emulated machines: on the KVM platform, which
-// has a gate of its own for INT $0x80, and on arm64. The guest begins as root there.
+// TestEmulated checks that a sandbox withstands attacks in emulated machines: on the KVM
+// platform, which has its own gate for INT $0x80, and on arm64. The guest starts as root there.
 func TestEmulated(t *testing.T) {
 	if testing.Short() {
 		t.Skip("emulated machines are slow")
@@ -373,13 +376,14 @@ func TestEmulated(t *testing.T) {
 
 const pkg = "runsc-ext/test/attacks"
 
-// guestArgs returns the arguments of a test binary that executes commands as an ordinary
+// guestArgs returns the arguments with which a test binary executes commands as an ordinary
 // user.
 func guestArgs(commands []string) []string {
 	return append([]string{"-guest", "user"}, commands...)
 }
 
-// checkOutput checks what the guest says of commands.
+// checkOutput runs a guest, and checks that its output has an outcome without error for each
+// command.
 func checkOutput(t *testing.T, cmd *exec.Cmd, commands []string) {
 	t.Helper()
 	output, err := cmd.Output()
@@ -390,7 +394,7 @@ func checkOutput(t *testing.T, cmd *exec.Cmd, commands []string) {
 	for line := range bytes.Lines(output) {
 		var out guest.Outcome
 		if json.Unmarshal(line, &out) != nil {
-			continue // an emulated machine prints standard error as well
+			continue // An emulated machine prints standard error too.
 		}
 		outcomes = append(outcomes, out)
 		t.Logf("%+v", out)
