@@ -172,7 +172,8 @@ func inSandbox(dir string, i int, platform string) (output string, reports []str
 	s := suites[i]
 	script := "status=0; pids=\n"
 	for _, arg := range s.copies {
-		script += fmt.Sprintf("%s -test.timeout=20m '%s' & pids=\"$pids $!\"\n", filepath.Join(dir, s.pkg), arg)
+		// A signal to the process group of a copy must not reach the shell.
+		script += fmt.Sprintf("setsid %s -test.timeout=20m '%s' & pids=\"$pids $!\"\n", filepath.Join(dir, s.pkg), arg)
 	}
 	script += "for pid in $pids; do wait $pid || status=1; done; exit $status"
 
