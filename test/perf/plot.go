@@ -125,10 +125,10 @@ func (r *report) writePlot(path string) error {
 	for _, g := range groups {
 		addRow(g, func(t string) *ratio { return newRatio(r.groupRatios(units[0], t, g, stock)) })
 	}
-	// The rows of many children are for a table.
+	// The plot is of what clone4 adds, and of one child at a time.
 	all := slices.DeleteFunc(r.comparisons(), func(c comparison) bool {
-		_, number, _ := nameParts(c.of)
-		return number != ""
+		_, number, variant := nameParts(c.of)
+		return number != "" || !strings.HasPrefix(variant, "clone4") && !strings.HasSuffix(variant, "-clonefd") && !strings.HasSuffix(variant, "-read")
 	})
 	if len(all) > 0 {
 		addHeading("Cases beside others")

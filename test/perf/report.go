@@ -279,16 +279,18 @@ func (r *report) summary() string {
 	units := r.times()
 	others := r.compared()
 	cells := []string{""}
-	for _, o := range others {
-		for _, u := range units {
+	// Both units of the first target, the leading one of the others.
+	shown := func(i int) []string { return units[:max(1, 2-i)] }
+	for i, o := range others {
+		for _, u := range shown(i) {
 			cells = append(cells, o+" / "+stock+", "+unitName(u))
 		}
 	}
 	b.head(cells...)
 	row := func(name string, get func(unit, target string) *ratio) {
 		cells, measured := []string{name}, false
-		for _, o := range others {
-			for _, u := range units {
+		for i, o := range others {
+			for _, u := range shown(i) {
 				c := get(u, o)
 				measured = measured || c != nil
 				cells = append(cells, c.String())
