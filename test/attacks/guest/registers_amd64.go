@@ -41,11 +41,13 @@ func registers(r *run) error {
 	for i := range places {
 		p := rawclone.NewProgram()
 		defer p.Free()
-		caller := p.NewList(16)
-		for fd := range 3 {
+		handlers := skipInt80(&m)
+		const streams = 3
+		caller := p.NewList(streams + len(handlers) + 1)
+		for fd := range streams {
 			caller.Sys(unix.SYS_CLOSE, fd)
 		}
-		for _, o := range skipInt80(&m) {
+		for _, o := range handlers {
 			caller.Append(o)
 		}
 		caller.Sys(rawclone.TrapJump, m.code, block(i))
