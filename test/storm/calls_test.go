@@ -204,6 +204,16 @@ var faults = map[syscall.Signal]bool{
 	unix.SIGILL: true, unix.SIGTRAP: true, unix.SIGBUS: true, unix.SIGFPE: true, unix.SIGSEGV: true, unix.SIGSYS: true,
 }
 
+// exitSignal returns a random exit signal of a child. The guest can receive the signal, so
+// the signal is one that ignoreSignals ignores.
+func (s *storm) exitSignal() syscall.Signal {
+	for {
+		if sig := s.signal(); !faults[sig] && sig != unix.SIGKILL && sig != unix.SIGSTOP {
+			return sig
+		}
+	}
+}
+
 // signal returns a random signal. In a tidy storm, the signal neither kills nor stops the
 // process that receives the signal. In a wild storm, a few signals do.
 func (s *storm) signal() syscall.Signal {
@@ -419,7 +429,7 @@ func (s *storm) flags() uint64 {
 	case 0:
 		signal = 0
 	case 1:
-		signal = uint64(s.signal())
+		signal = uint64(s.exitSignal())
 	case 2:
 		signal = 65 + s.rng.Uint64N(256-65)
 	}
