@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// cgroup accounts for the CPU time and the memory of all processes of a target: the guest,
-// and for a sandbox the sentry, the gofer and the processes of the platform. A field is
-// empty where this user cannot make a cgroup of that controller.
+// cgroup counts the CPU time and the memory of all processes of a target: the guest, and in
+// a sandbox also the sentry, the gofer and the processes of the platform. The fields of a
+// controller are empty if this user cannot create a cgroup of that controller.
 type cgroup struct {
-	cpu, memory       string // directories
+	cpu, memory       string // directories of the cgroup
 	cpuFile, heldFile string
 }
 
-// controllers are where a controller can be: version 2 of cgroups alone, version 2 beside
-// version 1, version 1.
+// controllers lists the places where each controller can be mounted: cgroup v2, cgroup v2
+// beside v1 (only for cpu.stat), and cgroup v1.
 var controllers = struct{ cpu, memory []controller }{
 	cpu: []controller{
 		{"/sys/fs/cgroup", "cpu.stat"},
@@ -43,7 +43,8 @@ func newCgroup() cgroup {
 	return c
 }
 
-// mkdirIn makes a cgroup of the first controller that there is.
+// mkdirIn creates a cgroup in the first place where this user can, and returns the cgroup's
+// directory and file. Both are empty if there is no such place.
 func mkdirIn(all []controller) (dir, file string) {
 	for _, c := range all {
 		dir, err := os.MkdirTemp(c.parent, "runsc-ext-perf-*")
@@ -59,7 +60,8 @@ func mkdirIn(all []controller) (dir, file string) {
 	return "", ""
 }
 
-// procs are the files by which a process enters the cgroup.
+// procs returns the files of the cgroup. A process enters the cgroup by writing its ID to
+// each.
 func (c cgroup) procs() []string {
 	var files []string
 	for _, dir := range []string{c.cpu, c.memory} {
@@ -70,7 +72,8 @@ func (c cgroup) procs() []string {
 	return files
 }
 
-// remove removes the cgroup, whose processes are about to be gone.
+// remove removes the cgroup. It tries for a second, because the last processes of the cgroup
+// may still be exiting.
 func (c cgroup) remove() error {
 	for _, dir := range []string{c.cpu, c.memory} {
 		if dir == "" {
@@ -93,7 +96,7 @@ func (c cgroup) remove() error {
 
 var usagePattern = regexp.MustCompile(`(?m)^usage_usec (\d+)$`)
 
-// cpuTime returns the nanoseconds of CPU time so far.
+// cpuTime returns the CPU time that the cgroup has used, in nanoseconds.
 func (c cgroup) cpuTime() (float64, error) {
 	b, err := os.ReadFile(c.cpuFile)
 	if err != nil {
@@ -104,7 +107,7 @@ func (c cgroup) cpuTime() (float64, error) {
 	}
 	m := usagePattern.FindSubmatch(b)
 	if m == nil {
-		return 0, fmt.Errorf("%s has no usage_usec: %q", c.cpuFile, b)
+		return 0, fmt.Errorf("%s has no line usage_usec: %q", c.cpuFile, b)
 	}
 	us, err := strconv.ParseFloat(string(m[1]), 64)
 	return us * 1000, err
@@ -112,8 +115,8 @@ func (c cgroup) cpuTime() (float64, error) {
 
 var cachedPattern = regexp.MustCompile(`(?m)^(?:in)?active_file (\d+)$`)
 
-// held returns the bytes of memory, with the kernel's for the processes and without what is
-// cached of files.
+// held returns the memory of the cgroup in bytes. The memory includes what the kernel holds
+// for the processes, and excludes the cache of files.
 func (c cgroup) held() (float64, error) {
 	b, err := os.ReadFile(c.heldFile)
 	if err != nil {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command perf measures runsc-ext beside stock runsc of the same gVisor version.
+// Command perf compares the speed and memory of runsc-ext with those of stock runsc of the
+// same gVisor version.
 //
 //	go run ./test/perf
 //
-// It builds both, runs the same guests in both, in runsc-ext switched off, in runsc-ext at
-// level fd and without a sandbox, by turns, and prints the ratios of their CPU times and
-// wall times. A folder gets every figure as text and as JSON, in the format of Go's
-// benchmarks for benchstat, and the ratios as a plot. See docs/performance.md.
+// The command builds both binaries. It runs the same guests in every target: stock runsc,
+// runsc-ext at the levels on, off and fd, and no sandbox. It prints the ratios of CPU time
+// and wall time. A folder gets all samples as JSON and for benchstat, a text file with
+// every case, and a plot of the ratios. See docs/performance.md.
 package main
 
 import (
@@ -35,13 +36,13 @@ func main() {
 
 func run(ctx context.Context, stdout io.Writer, args []string) error {
 	flag := flag.NewFlagSet("perf", flag.ExitOnError)
-	n := flag.Int("rounds", 30, "how often everything is measured; below 6 there is no interval")
-	out := flag.String("out", "perf-results", "folder for the results; what is there already is added to")
-	platform := flag.String("platform", "systrap", "gVisor platform")
-	only := flag.String("run", "", "measure only what has a name that matches this regular expression")
-	in := flag.String("in", "", "measure only in targets that have a name which matches this regular expression")
+	n := flag.Int("rounds", 30, "number of rounds to measure; a case with fewer than 6 rounds has no confidence interval")
+	out := flag.String("out", "perf-results", "folder for the results; rounds are added to results that are there already")
+	platform := flag.String("platform", "systrap", "gVisor platform of every sandbox")
+	only := flag.String("run", "", "measure only cases whose name matches this regular expression")
+	in := flag.String("in", "", "measure only in targets whose name matches this regular expression")
 	var others []target
-	flag.Func("with", "`name=path` of another runsc to measure; may be repeated", func(s string) error {
+	flag.Func("with", "`name=path` of another runsc binary to measure; may be repeated", func(s string) error {
 		t, err := parseTarget(s)
 		others = append(others, t)
 		return err

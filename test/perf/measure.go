@@ -20,15 +20,16 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
+// The names of the targets. docs/performance.md describes them.
 const (
 	native = "native"
 	stock  = "stock"
 	ours   = "runsc-ext"
 	off    = "off"
-	fd     = "fd" // in use: each sandbox begins with a child of CLONE_FD
+	fd     = "fd" // each sandbox has used CLONE_FD before the first case: see guestIn
 )
 
-// parseTarget parses name=path.
+// parseTarget parses the value name=path of -with.
 func parseTarget(s string) (target, error) {
 	name, path, ok := strings.Cut(s, "=")
 	if !ok || name == "" || path == "" {
@@ -38,8 +39,8 @@ func parseTarget(s string) (target, error) {
 	return target{name: name, binary: path}, err
 }
 
-// kind returns which of the targets above t is like: one more that is named fd-NAME is
-// measured as fd, any other as runsc-ext.
+// kind returns the target whose cases are measured in t. A target of -with has the cases of
+// fd if its name begins with fd, and otherwise those of runsc-ext.
 func (t target) kind() string {
 	switch {
 	case strings.HasPrefix(t.name, fd):
@@ -50,7 +51,7 @@ func (t target) kind() string {
 	return ours
 }
 
-// build builds the targets.
+// build builds the binaries of all targets, and copies them to dir.
 func build(dir, platform string) ([]target, error) {
 	stockBinary, err := sandbox.Build("gvisor.dev/gvisor/runsc", runtime.GOARCH)
 	if err != nil {
@@ -60,8 +61,8 @@ func build(dir, platform string) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Copies, side by side: what is measured must not be built again meanwhile, and
-	// must not differ by where it is.
+	// Each target runs a copy, which no build replaces during the run. All copies are in
+	// dir, so that no difference comes from the file system of a binary.
 	targets := []target{{name: native}, {stock, stockBinary, platform}, {ours, oursBinary, platform}, {off, oursBinary, platform}, {fd, oursBinary, platform}}
 	for i, t := range targets {
 		if t.binary == "" {
@@ -98,29 +99,29 @@ func copyFile(to, from string) error {
 	return errors.Join(err, dst.Close())
 }
 
-// Units of samples.
+// The units of samples.
 const (
 	cpuTime  = "cpu-ns"
 	wallTime = "wall-ns"
 	size     = "B"
 )
 
-// key is what a sample is of.
+// key is the case and the unit of a sample.
 type key struct{ name, unit string }
 
-// samples are the measured values of one target, one of each round.
+// samples has the measured values of one target, by case and unit and by round.
 type samples map[key]map[int]float64
 
-// measurement is something to measure.
+// measurement is a case, or several with a common beginning of the name: one of each phase.
 type measurement struct {
 	name  string
-	n     int    // how often in a row, so that a sandbox needs some 50 ms
-	args  string // of a program
-	every int    // measured in one of so many rounds
-	in    []string
+	n     int      // repetitions, or children; most measurements take about 50 ms in a sandbox
+	args  string   // the command of group program
+	every int      // N measures in every Nth round
+	in    []string // kinds of targets; nil is all
 }
 
-// measurements returns everything that there is to measure.
+// measurements returns all measurements.
 func measurements() []measurement {
 	var all []measurement
 	add := func(n, every int, in []string, names ...string) {
@@ -176,17 +177,16 @@ func measurements() []measurement {
 	return all
 }
 
-// rounds are what one run of this command measures.
+// rounds has what a run of this command measures, and the results.
 type rounds struct {
 	guests  guest.Programs
 	targets []target
 	results map[string]samples // by target
 }
 
-// run measures everything in every target, in n rounds or until it is stopped, and adds
-// that to the results. In a round every target has its guests run all the time, and each
-// thing is measured in all targets one after the other, in a new order: what the machine
-// does at that moment is in all of them.
+// run measures n rounds, or until ctx is done, and adds them to the results. In a round, the
+// guests of all targets stay running. The targets take turns for each measurement, in random
+// order, so that other work of the machine slows all targets alike.
 func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
 	first := 0
 	for _, t := range r.targets {
@@ -220,6 +220,7 @@ func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
 	return nil
 }
 
+// round measures one round of this run. The samples of the round are stored under id.
 func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (err error) {
 	sessions := make(map[string]*session)
 	defer func() {
@@ -227,7 +228,7 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 			err = errors.Join(err, s.close())
 		}
 	}()
-	// A guest of this round, in a sandbox of its own.
+	// get returns the guest in t of this round, in C or large. The first call starts it.
 	get := func(t target, large bool) (*session, error) {
 		name, program := t.name, r.guests.C
 		if large {
@@ -270,7 +271,7 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 			}
 		}
 	}
-	// What a sandbox holds that has run everything else of this round.
+	// The memory of each target after all cases of this round.
 	for _, t := range r.targets {
 		if s := sessions[t.name]; s != nil && s.cgroup.memory != "" {
 			held, err := s.held()
@@ -283,7 +284,7 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 	return nil
 }
 
-// add adds a value to the results.
+// add adds a value to the results. A value of 0 was not measured.
 func (r *rounds) add(t target, round int, k key, value float64) {
 	if r.results[t.name][k] == nil {
 		r.results[t.name][k] = make(map[int]float64)
@@ -293,7 +294,8 @@ func (r *rounds) add(t target, round int, k key, value float64) {
 	}
 }
 
-// guestIn starts a guest.
+// guestIn starts a guest in t. If t is of kind fd, the guest in C creates a child with
+// CLONE_FD before the first measurement.
 func (r *rounds) guestIn(ctx context.Context, t target, program []string) (*session, error) {
 	s, err := t.start(ctx, program...)
 	if err == nil && t.kind() == fd && len(program) == len(r.guests.C) {
@@ -302,7 +304,7 @@ func (r *rounds) guestIn(ctx context.Context, t target, program []string) (*sess
 	return s, err
 }
 
-// times measures what CPU time and wall time something takes.
+// times measures the CPU time and the wall time of each phase of a measurement.
 func (r *rounds) times(ctx context.Context, t target, s *session, m measurement, add func(name, unit string, value float64)) error {
 	phases, err := s.measure(m.name, m.n, m.args)
 	if err != nil {
@@ -319,7 +321,7 @@ func (r *rounds) times(ctx context.Context, t target, s *session, m measurement,
 	if len(phases) != 1 || s.cpu != "" {
 		return nil
 	}
-	// Without a cgroup the CPU time is that of a whole sandbox.
+	// Without a cgroup, the CPU time is that of another sandbox, from its start to its exit.
 	program := r.guests.C
 	if strings.HasPrefix(m.name, "large/") {
 		program = r.guests.Large
@@ -336,7 +338,7 @@ func (r *rounds) times(ctx context.Context, t target, s *session, m measurement,
 	return nil
 }
 
-// empty measures a sandbox that runs a program which does nothing, and its binary.
+// empty measures the time of a target that runs true(1), and the size of its binary.
 func (r *rounds) empty(ctx context.Context, t target, name string, add func(name, unit string, value float64)) error {
 	start := time.Now()
 	s, err := t.start(ctx, "true")
@@ -366,19 +368,19 @@ func (r *rounds) empty(ctx context.Context, t target, name string, add func(name
 	return s.remove()
 }
 
-// memory measures the memory of a sandbox with an idle guest, or what it has more for each
-// of n children or descriptors. A session that has run other guests has memory to reuse, so
-// that each measurement has its own.
+// memory measures the memory of a target with an idle guest, or the additional memory for
+// each of n children or descriptors. Each measurement has a new session, because a session
+// that has run other measurements reuses memory.
 func (r *rounds) memory(ctx context.Context, t target, m measurement, add func(name, unit string, value float64)) error {
 	s, err := r.guestIn(ctx, t, r.guests.C)
 	if err != nil {
 		return err
 	}
 	if s.cgroup.memory == "" {
-		fmt.Fprintln(os.Stderr, "\rmemory is not measured: this user cannot make a cgroup of the memory controller")
+		fmt.Fprintln(os.Stderr, "\rmemory is not measured: this user cannot create a cgroup of the memory controller in /sys/fs/cgroup")
 		return s.close()
 	}
-	// The guest is ready when it has answered.
+	// An answer shows that the guest has started.
 	if _, err := s.measure("call/getpid", 1, ""); err != nil {
 		return err
 	}

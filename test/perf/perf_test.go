@@ -18,15 +18,15 @@ import (
 	"golang.org/x/perf/benchfmt"
 )
 
-// TestOneRound checks that one round measures what it names, by each target that has it,
-// and says so in each form. It looks at no figure.
+// TestOneRound checks that one round measures each case in every target of the case and in
+// no other, and that every output file has the results. The test ignores the values.
 func TestOneRound(t *testing.T) {
 	if _, err := exec.LookPath("gcc"); err != nil {
 		t.Skipf("%v: apt-get install gcc", err)
 	}
 	dir := t.TempDir()
 	var summary bytes.Buffer
-	// The rest is more of the same, and takes minutes.
+	// The other cases run the same code, and take minutes.
 	const some = `^sandbox/|/clone3$|^process/clone4|^(spawn|thread|large|threads-8)/(clone4|clonefd)$|posix_spawn|pthread|^call/|^pipe/self|^file/stat|^end/vm-(sigchld|clonefd)$|^many-100/clonefd-epoll$|^live-100/clonefd|^memory/clonefd$`
 	if err := run(t.Context(), &summary, []string{"-rounds=1", "-run=" + some, "-out=" + dir}); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestOneRound(t *testing.T) {
 		for target, samples := range r.Samples {
 			measured[target+" "+r.Name] = true
 			if len(samples) != 1 {
-				t.Errorf("%s in %s: samples %v, want one", r.Name, target, samples)
+				t.Errorf("%s in %s: samples %v, want one sample", r.Name, target, samples)
 			}
 		}
 	}
@@ -86,12 +86,12 @@ func TestOneRound(t *testing.T) {
 			}
 		}
 		if !strings.Contains(read("results.txt"), "\n"+tc.name+" ") {
-			t.Errorf("results.txt has no %s", tc.name)
+			t.Errorf("results.txt has no line for %s", tc.name)
 		}
 	}
 	for _, want := range []string{"| process |", "| end/vm-clonefd in fd | end/vm-sigchld in fd |", "| process/clone4 in runsc-ext | process/clone3 in stock |"} {
 		if !strings.Contains(summary.String(), want) {
-			t.Errorf("the summary has no %q:\n%s", want, summary.String())
+			t.Errorf("the summary has no line with %q:\n%s", want, summary.String())
 		}
 	}
 
@@ -106,7 +106,7 @@ func TestOneRound(t *testing.T) {
 		}
 	}
 	if n == 0 || benchmarks.Err() != nil {
-		t.Errorf("%d benchmarks, error %v", n, benchmarks.Err())
+		t.Errorf("the file for benchstat has %d benchmarks, error %v, want at least one and no error", n, benchmarks.Err())
 	}
 
 	svg := xml.NewDecoder(strings.NewReader(read("ratios.svg")))

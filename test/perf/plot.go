@@ -15,18 +15,18 @@ import (
 //go:embed ratios.svg.tmpl
 var plotTemplate string
 
-// plot is the data of the template: a column of ratios, group by group. Lengths are
-// in pixels.
+// plot is the data of ratios.svg.tmpl. Each row shows the ratios of one group or case, and
+// all rows share one axis. Lengths are in pixels.
 type plot struct {
 	Width, Height int
-	Left, Right   float64 // of the axis
+	Left, Right   float64 // ends of the axis
 	Top, Bottom   float64
-	One           float64 // where the ratio is 1
+	One           float64 // position of ratio 1
 	Ticks         []tick
 	Rows          []row
 	Headings      []heading
 	Legend        []legend
-	Unit          string // of what the ratios are
+	Unit          string // name of the unit, such as "CPU time"
 }
 
 type tick struct {
@@ -52,17 +52,17 @@ type row struct {
 	Marks  []mark
 }
 
-// mark is a ratio with its interval.
+// mark is one ratio with its confidence interval.
 type mark struct {
 	Class     string
 	X, Y      float64
 	Low, High float64
 	Spread    bool
-	Beyond    string // an arrow, if the ratio is outside of the axis
+	Beyond    string // an arrow and the ratio, if the ratio is outside the axis
 	Title     string
 }
 
-// Ratios beyond these are shown as arrows.
+// lowest and highest are the ends of the axis. The plot shows a ratio outside as an arrow.
 const lowest, highest = 0.55, 1.5
 
 const (
@@ -70,7 +70,7 @@ const (
 	axisLeft, axisRight      = 270, 690
 )
 
-// x returns where a ratio is on the axis, which is logarithmic.
+// x returns the position of a ratio on the logarithmic axis.
 func x(ratio float64) float64 {
 	ratio = min(max(ratio, lowest), highest)
 	return axisLeft + (axisRight-axisLeft)*math.Log(ratio/lowest)/math.Log(highest/lowest)
@@ -121,17 +121,18 @@ func (r *report) writePlot(path string) error {
 		}
 	}
 	addHeading("Groups")
-	addRow("the first six", func(t string) *ratio { return r.overall(units[0], t, stock) })
+	addRow("mean of the first six", func(t string) *ratio { return r.overall(units[0], t, stock) })
 	for _, g := range groups {
 		addRow(g, func(t string) *ratio { return newRatio(r.groupRatios(units[0], t, g, stock)) })
 	}
-	// The plot is of what clone4 adds, and of one child at a time.
+	// The plot shows only cases of clone4 and CLONE_FD with one child at a time. The summary
+	// shows every comparison.
 	all := slices.DeleteFunc(r.comparisons(), func(c comparison) bool {
 		_, number, variant := nameParts(c.of)
 		return number != "" || !strings.HasPrefix(variant, "clone4") && !strings.HasSuffix(variant, "-clonefd") && !strings.HasSuffix(variant, "-read")
 	})
 	if len(all) > 0 {
-		addHeading("Cases beside others")
+		addHeading("Pairs of cases")
 		for _, c := range all {
 			to := c.to
 			if c.toIn != c.in {

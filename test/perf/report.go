@@ -22,11 +22,11 @@ import (
 	"golang.org/x/perf/benchmath"
 )
 
-// report is what a measurement says.
+// report has the samples of all targets, and computes the ratios between targets.
 type report struct {
 	targets []target
 	results map[string]samples
-	names   []string // of what was measured
+	names   []string // of the cases, sorted
 }
 
 func newReport(targets []target, results map[string]samples) *report {
@@ -41,25 +41,26 @@ func newReport(targets []target, results map[string]samples) *report {
 	return r
 }
 
-// groups are the first parts of names, in the order of the report. The first ones are the
-// groups of single cases that a sandbox is judged by.
+// groups lists the groups of cases, in the order of the report. A group is the first part of
+// a case's name.
 var groups = []string{"process", "spawn", "thread", "call", "pipe", "file", "large", "threads", "refused", "program", "sandbox", "end", "live", "many", "memory"}
 
+// judged lists the groups whose mean is the overall ratio.
 var judged = groups[:6]
 
 var namePattern = regexp.MustCompile(`^([a-z]+)(?:-(\d+))?/(.+)$`)
 
-// nameParts returns the group of what was measured, its number if it has one, and the
-// variant.
+// nameParts splits the name of a case, GROUP/VARIANT or GROUP-NUMBER/VARIANT. Without a
+// number, number is empty.
 func nameParts(name string) (group, number, variant string) {
 	m := namePattern.FindStringSubmatch(name)
 	if m == nil {
-		panic(fmt.Sprintf("%q is no name of what this command measures", name))
+		panic(fmt.Sprintf("%q is not the name of a case: want GROUP/VARIANT or GROUP-NUMBER/VARIANT", name))
 	}
 	return m[1], m[2], m[3]
 }
 
-// compareNames sorts by group, then by number, then by name.
+// compareNames orders names by group, then by number, then by variant.
 func compareNames(a, b string) int {
 	groupA, numberA, _ := nameParts(a)
 	groupB, numberB, _ := nameParts(b)
@@ -68,10 +69,11 @@ func compareNames(a, b string) int {
 	return cmp.Or(cmp.Compare(slices.Index(groups, groupA), slices.Index(groups, groupB)), cmp.Compare(n, m), cmp.Compare(a, b))
 }
 
-// ratio is the median of the ratios of the rounds, and its 95% confidence interval.
+// ratio is the median of the ratios of all rounds, and the 95% confidence interval of the
+// median.
 type ratio struct {
 	Median float64  `json:"median"`
-	Low    *float64 `json:"low,omitempty"` // not with less than 6 rounds
+	Low    *float64 `json:"low,omitempty"` // nil with fewer than 6 rounds
 	High   *float64 `json:"high,omitempty"`
 }
 
@@ -85,7 +87,7 @@ func (r *ratio) String() string {
 	return fmt.Sprintf("%.2f [%.2f, %.2f]", r.Median, *r.Low, *r.High)
 }
 
-// width returns the width of the interval, as a ratio of its ends.
+// width returns the upper end of the interval divided by the lower end.
 func (r *ratio) width() float64 {
 	if r == nil || r.Low == nil {
 		return math.Inf(1)
@@ -93,7 +95,7 @@ func (r *ratio) width() float64 {
 	return *r.High / *r.Low
 }
 
-// byRound returns the ratio in each round of a and b.
+// byRound returns a divided by b, for each round that both have.
 func byRound(a, b map[int]float64) map[int]float64 {
 	ratios := make(map[int]float64)
 	for round, v := range a {
@@ -104,13 +106,14 @@ func byRound(a, b map[int]float64) map[int]float64 {
 	return ratios
 }
 
-// ratio returns the ratio of what was measured in two targets, or nil if it was not
-// in one of them. It is one of pairs: what the machine did in a round is in both.
+// ratio returns the ratio of a case in one target to a case in another target, or nil if no
+// round has both. Each round has a ratio of its own, because other work of the machine in
+// a round slows both targets.
 func (r *report) ratio(unit, target, name, toTarget, toName string) *ratio {
 	return newRatio(byRound(r.results[target][key{name, unit}], r.results[toTarget][key{toName, unit}]))
 }
 
-// geomeans returns the geometric mean of ratios in each round.
+// geomeans returns the geometric mean of all ratios of a round, for each round.
 func geomeans(all []map[int]float64) map[int]float64 {
 	logs := make(map[int][]float64)
 	for _, ratios := range all {
@@ -129,8 +132,8 @@ func geomeans(all []map[int]float64) map[int]float64 {
 	return means
 }
 
-// groupRatios returns the geometric mean of the ratios of a group in each round. The mean
-// shows smaller differences than its parts, which vary by themselves.
+// groupRatios returns, for each round, the geometric mean of the ratios of a group's cases.
+// The mean varies less than the cases, so the mean shows smaller differences.
 func (r *report) groupRatios(unit, target, group, toTarget string) map[int]float64 {
 	var all []map[int]float64
 	for _, name := range r.names {
@@ -141,7 +144,7 @@ func (r *report) groupRatios(unit, target, group, toTarget string) map[int]float
 	return geomeans(all)
 }
 
-// overall returns the geometric mean over the groups that are judged.
+// overall returns the geometric mean of the judged groups. Each group has the same weight.
 func (r *report) overall(unit, target, toTarget string) *ratio {
 	var all []map[int]float64
 	for _, g := range judged {
@@ -150,7 +153,7 @@ func (r *report) overall(unit, target, toTarget string) *ratio {
 	return newRatio(geomeans(all))
 }
 
-// newRatio returns nil if there are none.
+// newRatio returns the median of ratios, which are by round. Without ratios, it returns nil.
 func newRatio(ratios map[int]float64) *ratio {
 	if len(ratios) == 0 {
 		return nil
@@ -163,8 +166,8 @@ func newRatio(ratios map[int]float64) *ratio {
 	return result
 }
 
-// times returns both units of time. The first is the one of which the interval of the
-// overall ratio is narrower.
+// times returns the two units of time. The first is the leading unit: the unit in which the
+// overall ratio of runsc-ext to stock has the narrower interval.
 func (r *report) times() [2]string {
 	if r.overall(wallTime, ours, stock).width() < r.overall(cpuTime, ours, stock).width() {
 		return [2]string{wallTime, cpuTime}
@@ -180,7 +183,8 @@ func median(values []float64) float64 {
 	return benchmath.AssumeNothing.Summary(benchmath.NewSample(values, &benchmath.DefaultThresholds), 0).Center
 }
 
-// value returns the median of what was measured, for people; empty if it was not.
+// value returns the median of a case with a readable unit, such as "1.23 ms". The result is
+// empty if the case was not measured.
 func (r *report) value(unit, target, name string) string {
 	values := slices.Collect(maps.Values(r.results[target][key{name, unit}]))
 	if len(values) == 0 {
@@ -197,7 +201,8 @@ func (r *report) value(unit, target, name string) string {
 	return fmt.Sprintf("%.3g %s", v, units[0])
 }
 
-// compared returns the names of the targets that are compared with stock.
+// compared returns the names of the targets that the report compares with stock: all
+// sandboxes except stock.
 func (r *report) compared() []string {
 	var names []string
 	for _, t := range r.targets {
@@ -208,18 +213,21 @@ func (r *report) compared() []string {
 	return names
 }
 
-// comparison is the ratio of two things that were measured.
+// comparison is the ratio of one case to another.
 type comparison struct {
-	in, of     string
-	toIn, to   string
-	lead, next *ratio // by the units of times
+	in, of     string // a target, and a case in it
+	toIn, to   string // the target and the case to compare with
+	lead, next *ratio // in the first and the second unit of times
 }
 
-// fewest are the smallest numbers of live children that are measured.
+// fewest has the smallest number of live children that each group measures.
 var fewest = map[string]string{"many": "100", "live": "1"}
 
-// comparisons compares clone4, through each ABI, with clone3 in the same sandbox and in
-// stock runsc; ways to follow a child with the oldest one; and many children with few.
+// comparisons returns these ratios, of the cases that were measured:
+//   - clone4 through each ABI to clone3 in the same sandbox, and the native clone4 to clone3
+//     in stock runsc;
+//   - each way to learn of a child's exit to a SIGCHLD handler, and CLONE_FD to a pidfd;
+//   - 10,000 live children to the fewest.
 func (r *report) comparisons() []comparison {
 	var all []comparison
 	units := r.times()
@@ -263,7 +271,7 @@ func (r *report) comparisons() []comparison {
 	return all
 }
 
-// table writes rows in Markdown.
+// table collects the lines of a table in Markdown.
 type table struct{ strings.Builder }
 
 func (b *table) line(cells ...string) { fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | ")) }
@@ -273,13 +281,13 @@ func (b *table) head(cells ...string) {
 	fmt.Fprintf(b, "|%s\n", strings.Repeat("---|", len(cells)))
 }
 
-// summary returns what the report comes to, in Markdown.
+// summary returns a table of the ratios to stock and a table of the comparisons, in Markdown.
 func (r *report) summary() string {
 	var b table
 	units := r.times()
 	others := r.compared()
 	cells := []string{""}
-	// Both units of the first target, the leading one of the others.
+	// The first target has a column for each unit of time, the others for the leading unit.
 	shown := func(i int) []string { return units[:max(1, 2-i)] }
 	for i, o := range others {
 		for _, u := range shown(i) {
@@ -318,7 +326,8 @@ func (r *report) writeSummary(path string) error {
 	return os.WriteFile(path, []byte(r.summary()), 0o644)
 }
 
-// writeCases writes what was measured in each target, a case a line.
+// writeCases writes one line for each case and unit: the median in each target, and the
+// ratios to stock.
 func (r *report) writeCases(path string) error {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -350,10 +359,10 @@ func (r *report) writeCases(path string) error {
 	return os.WriteFile(path, []byte(b.String()), 0o644)
 }
 
-// resultsFile is the name of the file with every sample.
+// resultsFile is the name of the file with all samples.
 const resultsFile = "results.json"
 
-// result is what was measured of one thing, as JSON.
+// result has the ratios and samples of one case in one unit, as they are in resultsFile.
 type result struct {
 	Name    string                     `json:"name"`
 	Unit    string                     `json:"unit"`
@@ -386,7 +395,8 @@ func (r *report) writeJSON(path string) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
-// readJSON reads what writeJSON has written, if it has.
+// readJSON reads the samples that writeJSON of an earlier run has written. Without the file,
+// readJSON returns no samples.
 func readJSON(path string) (map[string]samples, error) {
 	results := make(map[string]samples)
 	b, err := os.ReadFile(path)
@@ -411,7 +421,7 @@ func readJSON(path string) (map[string]samples, error) {
 	return results, nil
 }
 
-// writeBenchmarks writes a file for each target that benchstat can read.
+// writeBenchmarks writes the samples of each target to a file in the format of benchstat.
 func (r *report) writeBenchmarks(dir string) error {
 	for _, t := range r.targets {
 		var b strings.Builder

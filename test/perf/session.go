@@ -17,18 +17,18 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// target is what guests run in.
+// target is a runsc binary with its options, or no sandbox. Guests run in targets.
 type target struct {
 	name     string
-	binary   string // empty: no sandbox
+	binary   string // empty without a sandbox
 	platform string
 }
 
-// patience is how long a measurement may take: longer than any does, so that a sandbox
-// that hangs ends the run.
+// patience limits the time of one measurement. No measurement takes as long, so only a
+// sandbox that hangs reaches the limit, and the run fails.
 const patience = 2 * time.Minute
 
-// session is a guest that runs in a target, with a cgroup of its own.
+// session is a guest that runs in a target. Each session has its own cgroup.
 type session struct {
 	cgroup
 	cmd    *exec.Cmd
@@ -37,13 +37,14 @@ type session struct {
 	stderr bytes.Buffer
 }
 
-// start starts args in t.
+// start starts the command line args in t, in a new cgroup.
 func (t target) start(ctx context.Context, args ...string) (*session, error) {
 	if t.binary != "" {
 		args = append(append(append([]string{t.binary}, sandbox.Flags(t.platform)...), "do"), args...)
 	}
 	s := &session{cgroup: newCgroup()}
-	// The shell enters the cgroup and becomes the command.
+	// The shell enters the cgroup and then executes the command, so that the cgroup counts
+	// everything that the command does.
 	const enter = `while [ "$1" != -- ]; do echo $$ >"$1" || exit; shift; done; shift; exec "$@"`
 	s.cmd = exec.CommandContext(ctx, "/bin/sh", append(append(append([]string{"-c", enter, "sh"}, s.procs()...), "--"), args...)...)
 	s.cmd.WaitDelay = 5 * time.Second
@@ -60,7 +61,8 @@ func (t target) start(ctx context.Context, args ...string) (*session, error) {
 	return s, s.cmd.Start()
 }
 
-// close ends the guest, and waits until its target is gone.
+// close closes the input of the guest, which makes the guest exit, and waits until the
+// guest and its sandbox have exited.
 func (s *session) close() error {
 	s.stdin.Close()
 	_, err := io.Copy(io.Discard, s.stdout)
@@ -70,24 +72,25 @@ func (s *session) close() error {
 	return s.remove()
 }
 
-// rusage returns the nanoseconds of CPU time of a session that is closed, by the processes
-// that have been waited for.
+// rusage returns the CPU time of a closed session in nanoseconds. The time includes only
+// descendants that their parents have waited for (RUSAGE_CHILDREN in getrusage(2)).
 func (s *session) rusage() float64 {
 	return float64((s.cmd.ProcessState.UserTime() + s.cmd.ProcessState.SystemTime()).Nanoseconds())
 }
 
-// phase is a part of a measurement.
+// phase is what was measured in one phase of a measurement.
 type phase struct {
 	name      string
-	cpu, wall float64 // nanoseconds; cpu is 0 without a cgroup
-	held      float64 // bytes at its start, more than before the measurement
+	cpu, wall float64 // in nanoseconds; cpu is 0 without a cgroup
+	held      float64 // memory at the start of the phase, in bytes above that before the measurement
 }
 
-// settled waits until what a guest has done is done in its sandbox too: children are
-// taken down when their parent has already gone on.
+// settled gives the sandbox time to complete the work of the guest. A sandbox may still
+// release an exited child after the parent has waited for the child.
 func settled() { time.Sleep(3 * time.Millisecond) }
 
-// measure asks for a measurement, and returns no phase if the kernel has no such call.
+// measure asks the guest for a measurement, and returns the phases of the measurement. It
+// returns none if the kernel lacks the system call.
 func (s *session) measure(name string, n int, args string) ([]phase, error) {
 	watchdog := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
 	defer watchdog.Stop()
@@ -109,7 +112,7 @@ func (s *session) measure(name string, n int, args string) ([]phase, error) {
 			return phases, nil
 		case "ready":
 		default:
-			return nil, fmt.Errorf("%s: the guest says %q", name, line)
+			return nil, fmt.Errorf("%s: the guest printed %q, want \"ready PHASE\", \"done\" or \"unsupported\"", name, line)
 		}
 		p, err := s.phase(rest)
 		if err != nil {
@@ -120,7 +123,7 @@ func (s *session) measure(name string, n int, args string) ([]phase, error) {
 	}
 }
 
-// phase measures a phase that the guest has prepared.
+// phase starts a phase that the guest has prepared, and measures the phase.
 func (s *session) phase(name string) (phase, error) {
 	p := phase{name: name}
 	settled()
@@ -138,7 +141,7 @@ func (s *session) phase(name string) (phase, error) {
 		return p, err
 	}
 	if p.wall, err = strconv.ParseFloat(strings.TrimSuffix(line, "\n"), 64); err != nil {
-		return p, fmt.Errorf("the guest says %q: %w", line, err)
+		return p, fmt.Errorf("the guest printed %q, want a number of nanoseconds: %w", line, err)
 	}
 	settled()
 	after, err := s.cpuNow()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guest builds the programs that test/perf measures with. The C program in c/ says
-// how a measurement is asked for.
+// Package guest builds the guests of test/perf: the programs that run in every target.
+// c/guest.c describes how test/perf asks a guest for a measurement.
 package guest
 
 import (
@@ -14,17 +14,17 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// Programs are command lines.
+// Programs has the command line of each guest.
 type Programs struct {
-	C     []string // a static program in C
-	Large []string // a Go program, with more memory to copy in a fork
+	C     []string // a static C program, and the program that it spawns
+	Large []string // a Go program with 32 MB of memory for a fork to copy
 }
 
-// Build builds the programs. The C programs go to dir.
+// Build builds the guests. It writes the C programs to dir.
 func Build(dir string) (Programs, error) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
-		return Programs{}, fmt.Errorf("the guests are C programs: %w: apt-get install gcc libc6-dev", err)
+		return Programs{}, fmt.Errorf("no compiler for the guests, which are C programs: %w: apt-get install gcc libc6-dev", err)
 	}
 	large, err := sandbox.Build("runsc-ext/test/perf/large", runtime.GOARCH)
 	if err != nil {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command large is a guest of test/perf: a Go program with 32 MB of memory that it has
-// written to, and so with much to copy in a fork. It answers lines as the guest in C does:
-// "large/METHOD COUNT" asks for the lives of so many processes.
+// Command large is a guest of test/perf: a Go program that has written to 32 MB of memory.
+// A fork of large copies more than a fork of the guest in C. The line "large/METHOD COUNT"
+// asks large to create COUNT processes, one after the other. The answers are those of the
+// guest in C.
 package main
 
 import (
@@ -34,12 +35,12 @@ func main() {
 	}
 }
 
-// answer answers a line.
+// answer answers one line of standard input.
 func answer(in *bufio.Scanner, p *rawclone.Program) error {
 	var method string
 	var n int
 	if _, err := fmt.Sscanf(in.Text(), "large/%s %d", &method, &n); err != nil {
-		return fmt.Errorf("%q is no measurement: %w", in.Text(), err)
+		return fmt.Errorf("%q is not \"large/METHOD COUNT\": %w", in.Text(), err)
 	}
 	p.Reset()
 	l, child := p.NewList(1), p.NewList(1)
@@ -71,22 +72,23 @@ func answer(in *bufio.Scanner, p *rawclone.Program) error {
 	return nil
 }
 
-// cloneArgs returns the struct of clone3(2) that asks for a process.
+// cloneArgs returns a struct clone_args for clone3(2) that creates a process like fork(2).
 func cloneArgs(p *rawclone.Program) []byte {
 	args := p.Buffer(64)
-	const exitSignal = 4 // the index of a word
+	const exitSignal = 4 // index of the field, in words of 8 bytes
 	*rawclone.WordOf(args[8*exitSignal:]) = uintptr(unix.SIGCHLD)
 	return args
 }
 
-// hasClone4 returns whether there is clone4. It creates no child.
+// hasClone4 returns whether the kernel has clone4. The call has invalid arguments, so no
+// child is created. clone4 returns EFAULT for them, and other kernels another error.
 func hasClone4() bool {
 	const all = ^uintptr(0)
 	_, _, errno := unix.RawSyscall6(linux.SYS_CLONE4, all, all, 8, all, 0, 0)
 	return errno == unix.EFAULT
 }
 
-// life creates a process and waits for it.
+// life creates a process, which exits, and waits for the process.
 func life(call *rawclone.Op) error {
 	pid, errno := rawclone.Do(call)
 	if errno != 0 {

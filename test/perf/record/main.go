@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command record records runsc-ext/default.pgo, by which the go command optimizes
-// runsc-ext, from sentries at work.
+// Command record runs programs in sandboxes, and records a CPU profile of each sentry. It
+// writes the merged profile to runsc-ext/default.pgo, by which the go command optimizes
+// runsc-ext.
 //
 //	go run ./test/perf/record
 package main
@@ -23,10 +24,10 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// guests are what sentries are recorded with. Each counts as much as any other, however
-// long it takes.
+// guests returns the command lines to record, by name, where c is the command line of the
+// guest in C. All have the same weight in the merged profile, however long they run.
 func guests(c []string) map[string][]string {
-	// A phase of a measurement starts with an empty line.
+	// The guest starts a phase of a measurement when it reads an empty line.
 	measure := func(lines ...string) []string {
 		script := `printf '` + strings.Join(lines, `\n\n`) + `\n\n' | ` + strings.Join(c, " ")
 		return []string{"/bin/sh", "-c", script}
@@ -97,11 +98,12 @@ func run() error {
 	return os.WriteFile(output, b.Bytes(), 0o644)
 }
 
-// weights are what the profile of a platform counts. Systrap is the default, and most of
-// the sentry is the same on both.
+// weights has the weight of each platform in the merged profile. Systrap has the largest,
+// because systrap is the default and most code of the sentry is the same on both platforms.
 var weights = map[string]float64{"systrap": 1, "ptrace": 0.25}
 
-// record runs args in a sandbox and returns the profile of its sentry.
+// record runs args in a sandbox, and returns the profile of the sandbox's sentry, scaled to
+// a million samples.
 func record(path, binary, platform string, args []string) (*profile.Profile, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -123,16 +125,16 @@ func record(path, binary, platform string, args []string) (*profile.Profile, err
 		total += s.Value[0]
 	}
 	if total < 50 {
-		return nil, fmt.Errorf("%v: %d samples in the profile, which is too few", cmd, total)
+		return nil, fmt.Errorf("%v: the profile has %d samples, want at least 50: record a longer run", cmd, total)
 	}
 	p.Scale(1e6 / float64(total))
 	return p, nil
 }
 
-// trim leaves what the compiler looks at, which is the number of samples of each
-// call, and of that the most frequent stacks, which are 99% of the samples.
+// trim removes what the compiler does not read: all but the call stacks and the number of
+// samples of each. Of the stacks it keeps the most frequent, which have 99% of the samples.
 func trim(p *profile.Profile) {
-	const samples = 0 // of the two values of a CPU profile
+	const samples = 0 // index of the number of samples; a CPU profile has a second value, the time
 	p.SampleType = p.SampleType[:1]
 	p.DefaultSampleType = ""
 	p.Comments = nil

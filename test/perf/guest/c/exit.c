@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* exit is the smallest program that there is: what test/perf spawns. */
+/*
+ * exit is the program that the guest of test/perf spawns. It only exits, and has no C
+ * library, so that the time of a spawn is that of the system calls.
+ */
 
 __attribute__((noreturn)) void _start(void)
 {

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * guest is what test/perf measures with, in a sandbox and natively.
+ * guest runs the measurements of test/perf, in a sandbox or without one.
  *
- * Usage: guest PROGRAM, where PROGRAM is the path of exit.
+ * Usage: guest PROGRAM, where PROGRAM is the path of the program exit.
  *
- * A line "NAME COUNT" on standard input, such as "process/clone3 100", asks for a
- * measurement. The guest answers each of its phases in three steps: it prints
- * "ready PHASE" once all is prepared, waits for a line, and prints the nanoseconds that
- * the phase took. At last it prints "done"; "unsupported" if the kernel has no such call;
- * or "error" and what failed.
+ * A line "NAME COUNT [COMMAND]" on standard input, such as "process/clone3 100", asks for a
+ * measurement. A measurement has one or more phases. For each phase, the guest
+ *	1. prints "ready PHASE" when the phase is prepared,
+ *	2. reads a line, which starts the phase,
+ *	3. prints how many nanoseconds the phase took.
+ * After the last phase, the guest prints "done". If the kernel lacks the system call, the
+ * guest prints only "unsupported". If a step fails, the guest prints "error" with a message,
+ * and exits.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -59,7 +62,10 @@ static _Noreturn void fail(const char *format, ...)
 	_exit(1);
 }
 
-/* System calls that use no memory of the C library, for children that share it. */
+/*
+ * Raw system calls leave errno and all other memory of the C library alone. Children that
+ * share the parent's memory make only raw calls.
+ */
 
 static inline long raw5(long number, long a, long b, long c, long d, long e)
 {
@@ -86,8 +92,9 @@ static inline long raw5(long number, long a, long b, long c, long d, long e)
 static inline long raw(long number, long a, long b, long c, long d) { return raw5(number, a, b, c, d, 0); }
 
 /*
- * A child with a stack of its own finds the function that it calls at the top of the
- * stack; other children return 0, with a copy of the memory.
+ * raw_clone makes a call that creates a child. A child with its own stack takes the address
+ * of a function from the stack, and calls the function. Any other child has a copy of the
+ * memory, and raw_clone returns 0 in it.
  */
 static inline long raw_clone(long number, long a, long b, long c, long d, int own_stack)
 {
@@ -129,7 +136,7 @@ static inline long raw_clone(long number, long a, long b, long c, long d, int ow
 }
 
 #if defined(__x86_64__)
-/* clone4 through the i386 ABI. */
+/* int80_clone is raw_clone through the i386 ABI. */
 static inline long int80_clone(long number, long a, long b, long c, long d, int own_stack)
 {
 	long ret;
@@ -154,22 +161,25 @@ static inline long int80_clone(long number, long a, long b, long c, long d, int 
 enum method { FORK, CLONE3, CLONE4, CLONE4_X32, CLONE4_I386, NO_METHOD };
 static const char *const methods[] = { "fork", "clone3", "clone4", "clone4-x32", "clone4-i386", "no method" };
 
-/* child is what a child gets, by any method. */
+/* child describes a child to create, for every method. */
 struct child {
-	unsigned long flags; /* with the exit signal */
+	unsigned long flags; /* with the exit signal in the low byte */
 	int *ptid, *ctid;
 	void *tls;
-	int *fd; /* of CLONE_FD or CLONE_PIDFD */
-	void *stack;
+	int *fd; /* receives the descriptor of CLONE_FD or CLONE_PIDFD */
+	void *stack; /* lowest address, or NULL for a child with a copy of the memory */
 	size_t stack_size;
-	void (*run)(void); /* on that stack */
+	void (*run)(void); /* what the child calls on the stack */
 };
 
 struct compat_args {
 	uint32_t ptid, ctid, stack_start, stack_size, tls, clonefd, clonefd_flags;
 };
 
-/* create returns the child's ID, 0 in a child without a stack, or -errno. */
+/*
+ * create creates a child. It returns the child's ID, or -errno. In a child without its own
+ * stack, create returns 0.
+ */
 static inline __attribute__((always_inline)) long create(enum method m, const struct child *c)
 {
 	uintptr_t top = 0;
@@ -177,7 +187,7 @@ static inline __attribute__((always_inline)) long create(enum method m, const st
 	if (c->stack) {
 		top = ((uintptr_t)c->stack + c->stack_size) & ~(uintptr_t)15;
 #if defined(__x86_64__)
-		top -= sizeof(c->run); /* the ABI's alignment, once the child has taken it */
+		top -= sizeof(c->run); /* the child pops run, and its stack is then aligned to 16 bytes */
 #else
 		top -= 16;
 #endif
@@ -213,7 +223,7 @@ static inline __attribute__((always_inline)) long create(enum method m, const st
 #if defined(__x86_64__)
 	case CLONE4_X32:
 	case CLONE4_I386: {
-		static struct compat_args args; /* with an address of 32 bits */
+		static struct compat_args args; /* static, so that the address has 32 bits */
 		args = (struct compat_args){
 			.ptid = (uintptr_t)c->ptid, .ctid = (uintptr_t)c->ctid, .stack_start = top, .tls = (uintptr_t)c->tls,
 		};
@@ -235,7 +245,10 @@ static enum method find_method(const char *name)
 	return NO_METHOD;
 }
 
-/* have returns whether the kernel has a method. Natively its number is another call's. */
+/*
+ * have returns whether the kernel has a method. Released kernels have other calls at the
+ * numbers of clone4, so clone4_available has to come before the first clone4.
+ */
 static int have(enum method m)
 {
 	return m == FORK || m == CLONE3 || (m != NO_METHOD && clone4_available());
@@ -249,7 +262,7 @@ static void say(const char *line)
 
 static struct timespec started;
 
-/* begin says that a phase is prepared, and waits for the line that starts it. */
+/* begin reports that a phase is prepared, and waits for the line that starts the phase. */
 static void begin(const char *phase)
 {
 	char line[64];
@@ -257,10 +270,11 @@ static void begin(const char *phase)
 	printf("ready %s\n", phase);
 	fflush(stdout);
 	if (!fgets(line, sizeof(line), stdin))
-		fail("nobody starts the phase %s", phase);
+		fail("standard input ended before the start of phase %s", phase);
 	clock_gettime(CLOCK_MONOTONIC, &started);
 }
 
+/* end prints how long the phase took. */
 static void end(void)
 {
 	struct timespec now;
@@ -287,11 +301,11 @@ static void wait_for(pid_t pid)
 		fail("waitpid %d", pid);
 	if (status != 0) {
 		errno = 0;
-		fail("a child has wait status %#x", status);
+		fail("a child has wait status %#x, want 0", status);
 	}
 }
 
-/* Functions of children that share memory. */
+/* The functions that children with the parent's memory run. */
 
 static void run_exit(void) { raw(SYS_exit, 0, 0, 0, 0); }
 
@@ -311,7 +325,7 @@ static void run_exec(void)
 
 static char stack[16 << 10] __attribute__((aligned(16)));
 
-/* life is that of a process with a copy of the memory: created, exited, waited for. */
+/* life creates a process with a copy of the memory, which exits, and waits for the process. */
 static void life(enum method m)
 {
 	const struct child c = { .flags = SIGCHLD };
@@ -331,7 +345,10 @@ static void process(enum method m, int n)
 	end();
 }
 
-/* spawn is the life of a process that executes a program, with the parent's memory until then. */
+/*
+ * spawn measures processes that execute a program. Until execve, such a process shares the
+ * parent's memory, and the parent waits (CLONE_VM and CLONE_VFORK).
+ */
 static void spawn(enum method m, int n)
 {
 	const struct child c = { .flags = CLONE_VM | CLONE_VFORK | SIGCHLD, .stack = stack, .stack_size = sizeof(stack), .run = run_exec };
@@ -343,6 +360,7 @@ static void spawn(enum method m, int n)
 	end();
 }
 
+/* spawn_library measures posix_spawn of the C library. */
 static void spawn_library(int n)
 {
 	for (int i = -1; i < n; i++) {
@@ -358,6 +376,7 @@ static void spawn_library(int n)
 	end();
 }
 
+/* join waits until the kernel clears tid at the exit of a thread (CLONE_CHILD_CLEARTID). */
 static void join(int *tid)
 {
 	int value;
@@ -366,7 +385,7 @@ static void join(int *tid)
 		raw(SYS_futex, (long)tid, FUTEX_WAIT, value, 0);
 }
 
-/* start_thread creates a thread as a C library does, with a TLS of its own. */
+/* start_thread creates a thread with the flags of a C library and with its own TLS. */
 static void start_thread(enum method m, void *stack, size_t size, int *tid, void (*run)(void))
 {
 	static char tls[64] __attribute__((aligned(16)));
@@ -409,18 +428,19 @@ static void thread_library(int n)
 	end();
 }
 
-/* threads has many threads create processes at once, and wait for them. */
-
 #define MAX_THREADS 32
 static struct {
 	enum method method;
-	unsigned long flags; /* CLONE_FD or CLONE_PIDFD, if children have descriptors */
-	int each;
-	int go;
+	unsigned long flags; /* of children with descriptors, otherwise 0 */
+	int each;	     /* number of children of each thread */
+	int go;		     /* futex: 1 starts the threads */
 	int errors;
 } crowd;
 
-/* The threads have no TLS of the C library, so they make raw calls. */
+/*
+ * run_creator creates children and waits for them, in each thread of threads. The threads
+ * lack the TLS of the C library, so they make only raw calls.
+ */
 static void run_creator(void)
 {
 	while (!__atomic_load_n(&crowd.go, __ATOMIC_ACQUIRE))
@@ -452,6 +472,7 @@ static void run_creator(void)
 	raw(SYS_exit, 0, 0, 0, 0);
 }
 
+/* threads measures processes that several threads create at once. */
 static void threads(int threads, enum method m, unsigned long flags, int n)
 {
 	static char stacks[MAX_THREADS][16 << 10] __attribute__((aligned(16)));
@@ -471,14 +492,18 @@ static void threads(int threads, enum method m, unsigned long flags, int n)
 	end();
 	if (crowd.errors) {
 		errno = 0;
-		fail("%d of the threads' children", crowd.errors);
+		fail("%d children could not be created or waited for", crowd.errors);
 	}
 }
 
 /*
- * Ways to follow a child: by a SIGCHLD handler and waitpid, by a pidfd, poll and waitid,
- * by a descriptor of CLONE_FD, poll and read. The others block in their last call alone:
- * "wait" in waitpid, "waitid" in waitid for a pidfd, "read" in a read.
+ * way is how a parent learns of a child's exit:
+ *	wait	waitpid
+ *	sigchld	a SIGCHLD handler, then waitpid
+ *	pidfd	poll of a pidfd, then waitid
+ *	waitid	waitid of a pidfd, without poll
+ *	clonefd	poll of a descriptor of CLONE_FD, then read
+ *	read	read from a descriptor of CLONE_FD, without poll
  */
 enum way { WAIT, SIGCHLD_HANDLER, PIDFD, PIDFD_WAITID, CLONEFD, CLONEFD_READ, NO_WAY };
 static const char *const ways[] = { "wait", "sigchld", "pidfd", "waitid", "clonefd", "read", "no way" };
@@ -491,7 +516,7 @@ static enum way find_way(const char *name)
 	return NO_WAY;
 }
 
-/* create_followed creates a child as its way needs it. The rest of c is the caller's. */
+/* create_followed creates child c, with the flags and the descriptor that the way needs. */
 static inline __attribute__((always_inline)) long create_followed(enum way w, struct child c, int *fd)
 {
 	switch (w) {
@@ -510,19 +535,19 @@ static inline __attribute__((always_inline)) long create_followed(enum way w, st
 	}
 }
 
-/* collect learns of the exit from a descriptor that is ready, and closes it. */
+/* collect reads the exit status from a descriptor, checks the status, and closes the descriptor. */
 static void collect(enum way w, int fd, int code, int status)
 {
 	if (w == CLONEFD || w == CLONEFD_READ) {
 		struct clonefd_info info;
 
 		if (read(fd, &info, sizeof(info)) != sizeof(info) || info.code != code || info.status != status)
-			fail("reading a descriptor of CLONE_FD");
+			fail("read from a descriptor of CLONE_FD failed, or the status is wrong");
 	} else {
 		siginfo_t info;
 
 		if (waitid(P_PIDFD, fd, &info, WEXITED | __WALL) != 0 || info.si_code != code || info.si_status != status)
-			fail("waitid");
+			fail("waitid of a pidfd failed, or the status is wrong");
 	}
 	close(fd);
 }
@@ -531,6 +556,7 @@ static volatile sig_atomic_t signalled;
 
 static void on_sigchld(int signal) { signalled = signal; }
 
+/* follow creates a child, and waits for its exit by one of the ways. */
 static void follow(enum way w, struct child c)
 {
 	struct pollfd p = { .fd = -1, .events = POLLIN };
@@ -560,7 +586,10 @@ static void follow(enum way w, struct child c)
 	}
 }
 
-/* ends measures ways to follow children: copies of the process, or those of spawn, or of its memory. */
+/*
+ * ends measures a way to learn of a child's exit, for one kind of child: fork has a copy of
+ * the memory, spawn executes a program, and vm shares the memory and exits.
+ */
 static void ends(const char *kind, enum way w, int n)
 {
 	struct child c = { .flags = SIGCHLD };
@@ -593,9 +622,10 @@ static void ends(const char *kind, enum way w, int n)
 }
 
 /*
- * Many live children. They share the memory of creators, which exit: gVisor's systrap
- * platform has room for 4,095 tasks in an address space. They share the table of
- * descriptors too: a copy for each child would grow with the number of children.
+ * Many live children have several creators, which exit. A creator's children share its
+ * memory. There are several, because gVisor's systrap platform has room for 4,095 tasks in
+ * an address space. All children share one table of descriptors, because each copy of the
+ * table would take longer than the one before.
  */
 #define PER_CREATOR 500
 #define MAX_CHILDREN 10000
@@ -609,7 +639,7 @@ static struct {
 
 static char small_stacks[PER_CREATOR][256] __attribute__((aligned(16)));
 
-/* creators create so many children that run a function, each by the given way. */
+/* creators creates n children, which run a function and can be followed by a way. */
 static void creators(enum way w, int n, void (*run)(void))
 {
 	int first = 0;
@@ -620,7 +650,7 @@ static void creators(enum way w, int n, void (*run)(void))
 			fail("mmap");
 	}
 	for (many->n = n; first < n; first += PER_CREATOR) {
-		/* It has no exit signal, and so have the children of CLONE_PARENT. */
+		/* The creator has no exit signal. By CLONE_PARENT, neither have its children. */
 		const struct child creator = { .flags = CLONE_FILES };
 		const int each = n - first < PER_CREATOR ? n - first : PER_CREATOR;
 		long pid = create(CLONE3, &creator);
@@ -647,7 +677,7 @@ static void creators(enum way w, int n, void (*run)(void))
 	}
 }
 
-/* kill_all kills children, by their descriptors if they have some. */
+/* kill_all kills all children, through their descriptors if the way has descriptors. */
 static void kill_all(enum way w)
 {
 	for (int i = 0; i < many->n; i++) {
@@ -668,6 +698,7 @@ static void kill_all(enum way w)
 	}
 }
 
+/* wait_for_all collects all children, by the events of epoll unless epoll is -1. */
 static void wait_for_all(enum way w, int epoll)
 {
 	struct epoll_event events[100];
@@ -697,7 +728,7 @@ static void wait_for_all(enum way w, int epoll)
 	}
 }
 
-/* crowd_of measures children of which many live at once. */
+/* crowd_of measures how n children are created, killed and collected that all live at once. */
 static void crowd_of(enum way w, int in_epoll, int n)
 {
 	int epoll = -1;
@@ -726,7 +757,10 @@ static void crowd_of(enum way w, int in_epoll, int n)
 		close(epoll);
 }
 
-/* live measures one more child beside many live ones, each with or without a descriptor. */
+/*
+ * live measures one child at a time, followed by way w, while other children live. Way
+ * population determines whether the others have descriptors.
+ */
 static void live(int others, enum way population, enum way w, int n)
 {
 	const struct child c = { .flags = CLONE_VM | CLONE_FILES | SIGCHLD, .stack = stack, .stack_size = sizeof(stack), .run = run_exit };
@@ -741,13 +775,16 @@ static void live(int others, enum way population, enum way w, int n)
 	wait_for_all(population, -1);
 }
 
-/* hold keeps children, or the descriptors of exited ones, while their memory is looked at. */
+/*
+ * hold keeps n live children, or the descriptors of n exited children, while test/perf reads
+ * the memory of the cgroup.
+ */
 static void hold(const char *what, int n)
 {
 	if (strcmp(what, "process") == 0) {
 		const struct child c = { .flags = SIGCHLD };
 
-		creators(WAIT, 0, run_pause); /* maps many */
+		creators(WAIT, 0, run_pause); /* creates no child, but maps many */
 		many->n = n;
 		for (int i = 0; i < n; i++) {
 			long pid = create(CLONE3, &c);
@@ -787,8 +824,7 @@ static void hold(const char *what, int n)
 	wait_for_all(find_way(what), -1);
 }
 
-/* Calls that create nothing. */
-
+/* call measures calls that create no child: getpid, and calls that fail at their first check. */
 static void call(const char *what, int n)
 {
 	void *const bad = (void *)-1L;
@@ -801,7 +837,7 @@ static void call(const char *what, int n)
 		number = SYS_clone3;
 		b = 1; /* a size that is too small */
 	} else if (strncmp(what, "clone4", 6) == 0) {
-		/* Released kernels have other calls there, which refuse these arguments too. */
+		/* The other calls that released kernels have at these numbers refuse the arguments too. */
 		number = SYS_clone4;
 		a = b = (long)bad;
 		c = 1L << 62; /* a size that is too large */
@@ -831,6 +867,7 @@ static void call(const char *what, int n)
 	end();
 }
 
+/* pipes measures one byte through a pipe: to another process and back, or to itself. */
 static void pipes(const char *what, int n)
 {
 	int there[2], back[2];
@@ -855,7 +892,7 @@ static void pipes(const char *what, int n)
 		if (i == 0)
 			begin("");
 		if (write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1)
-			fail("a pipe");
+			fail("write to or read from a pipe");
 	}
 	end();
 	close(there[1]);
@@ -866,6 +903,7 @@ static void pipes(const char *what, int n)
 		wait_for(pid);
 }
 
+/* files measures a call for a file of one page. */
 static void files(const char *what, int n)
 {
 	static char page[4096];
@@ -873,7 +911,7 @@ static void files(const char *what, int n)
 	int fd = open(file_path, O_RDWR);
 
 	if (fd < 0 || pwrite(fd, page, sizeof(page), 0) != sizeof(page))
-		fail("%s", file_path);
+		fail("cannot open or write %s", file_path);
 	begin("");
 	for (int i = 0; i < n; i++) {
 		long ret = 0;
@@ -903,7 +941,7 @@ static void files(const char *what, int n)
 	close(fd);
 }
 
-/* program runs a command line of the shell. */
+/* program measures a command line of the shell. */
 static void program(char *command)
 {
 	char *argv[] = { "sh", "-c", command, NULL };
@@ -913,7 +951,7 @@ static void program(char *command)
 	begin("");
 	errno = posix_spawn(&pid, "/bin/sh", NULL, NULL, argv, environ);
 	if (errno != 0 || waitpid(pid, &status, 0) != pid)
-		fail("/bin/sh");
+		fail("cannot run /bin/sh");
 	end();
 	if (status != 0) {
 		errno = 0;
@@ -921,7 +959,7 @@ static void program(char *command)
 	}
 }
 
-/* measure answers one line. */
+/* measure answers one line of standard input. */
 static void measure(char *line)
 {
 	char group[16], what[32], command[1024] = "";
@@ -931,7 +969,7 @@ static void measure(char *line)
 	errno = EINVAL;
 	if (sscanf(line, "%15[a-z]-%d/%31[a-z0-9_-] %d", group, &number, what, &n) != 4 &&
 	    sscanf(line, "%15[a-z]/%31[a-z0-9_-] %d %1023[^\n]", group, what, &n, command) < 3)
-		fail("%s", line);
+		fail("unknown measurement %s", line);
 	m = find_method(what);
 #define IS(name) (strcmp(group, name) == 0)
 	if ((strstr(what, "clonefd") || (IS("end") && strstr(what, "-read"))) && !clone4_fd_available()) {
@@ -975,7 +1013,7 @@ static void measure(char *line)
 				live(number, find_way(what), w, n);
 		}
 		if (w == NO_WAY && !IS("hold"))
-			fail("%s", line);
+			fail("unknown measurement %s", line);
 	} else if (IS("call") || IS("refused")) {
 		call(what, n);
 	} else if (IS("pipe")) {
@@ -988,7 +1026,7 @@ static void measure(char *line)
 		say("unsupported");
 		return;
 	} else {
-		fail("%s", line);
+		fail("unknown measurement %s", line);
 	}
 	say("done");
 }
@@ -1005,7 +1043,7 @@ int main(int argc, char **argv)
 	exit_program = child_argv[0] = argv[1];
 	fd = mkstemp(file_path);
 	if (fd < 0)
-		fail("%s", file_path);
+		fail("mkstemp %s", file_path);
 	close(fd);
 	while (fgets(line, sizeof(line), stdin))
 		measure(line);
