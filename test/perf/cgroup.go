@@ -21,7 +21,7 @@ type cgroup struct {
 }
 
 // controllers lists the places where each controller can be mounted: cgroup v2, cgroup v2
-// beside v1 (only for cpu.stat), and cgroup v1.
+// beside v1 (only for the CPU time), and cgroup v1.
 var controllers = struct{ cpu, memory []controller }{
 	cpu: []controller{
 		{"/sys/fs/cgroup", "cpu.stat"},

@@ -7,8 +7,9 @@
 //
 // The command builds both binaries. It runs the same guests in every target: stock runsc,
 // runsc-ext at the levels on, off and fd, and no sandbox. It prints the ratios of CPU time
-// and wall time. A folder gets all samples as JSON and for benchstat, a text file with
-// every case, and a plot of the ratios. See docs/performance.md.
+// and wall time. The folder of -out gets all samples (results.json, and a file for benchstat
+// for each target), every case (results.txt) and a plot of the ratios (ratios.svg). See
+// docs/performance.md.
 package main
 
 import (
@@ -37,7 +38,7 @@ func main() {
 func run(ctx context.Context, stdout io.Writer, args []string) error {
 	flag := flag.NewFlagSet("perf", flag.ExitOnError)
 	n := flag.Int("rounds", 30, "number of rounds to measure; a case with fewer than 6 rounds has no confidence interval")
-	out := flag.String("out", "perf-results", "folder for the results; rounds are added to results that are there already")
+	out := flag.String("out", "perf-results", "folder for the results; a further run adds its rounds to the results there")
 	platform := flag.String("platform", "systrap", "gVisor platform of every sandbox")
 	only := flag.String("run", "", "measure only cases whose name matches this regular expression")
 	in := flag.String("in", "", "measure only in targets whose name matches this regular expression")

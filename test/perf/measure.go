@@ -26,7 +26,7 @@ const (
 	stock  = "stock"
 	ours   = "runsc-ext"
 	off    = "off"
-	fd     = "fd" // each sandbox has used CLONE_FD before the first case: see guestIn
+	fd     = "fd" // level fd; the C guest uses CLONE_FD before its first case: see guestIn
 )
 
 // parseTarget parses the value name=path of -with.
@@ -39,7 +39,7 @@ func parseTarget(s string) (target, error) {
 	return target{name: name, binary: path}, err
 }
 
-// kind returns the target whose cases are measured in t. A target of -with has the cases of
+// kind returns the name of the target whose cases are measured in t. A target of -with has the cases of
 // fd if its name begins with fd, and otherwise those of runsc-ext.
 func (t target) kind() string {
 	switch {
@@ -61,7 +61,7 @@ func build(dir, platform string) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Each target runs a copy, which no build replaces during the run. All copies are in
+	// Each sandbox runs a copy of its binary, which no build replaces during the run. All copies are in
 	// dir, so that no difference comes from the file system of a binary.
 	targets := []target{{name: native}, {stock, stockBinary, platform}, {ours, oursBinary, platform}, {off, oursBinary, platform}, {fd, oursBinary, platform}}
 	for i, t := range targets {
@@ -74,6 +74,7 @@ func build(dir, platform string) ([]target, error) {
 		}
 		targets[i].binary = to
 	}
+	// The file NAME.clone4 beside a binary sets the level of the binary: see docs/levels.md.
 	for _, level := range []string{off, fd} {
 		if err := os.WriteFile(filepath.Join(dir, level, "runsc.clone4"), []byte(level+"\n"), 0o644); err != nil {
 			return nil, err
@@ -112,12 +113,13 @@ type key struct{ name, unit string }
 // samples has the measured values of one target, by case and unit and by round.
 type samples map[key]map[int]float64
 
-// measurement is a case, or several with a common beginning of the name: one of each phase.
+// measurement measures one case. If it has several phases, each is a case, such as
+// many-100/wait-kill.
 type measurement struct {
 	name  string
-	n     int      // repetitions, or children; most measurements take about 50 ms in a sandbox
+	n     int      // repetitions or children: enough for about 50 ms in a sandbox
 	args  string   // the command of group program
-	every int      // N measures in every Nth round
+	every int      // 1 is every round, 2 every second round, and so on
 	in    []string // kinds of targets; nil is all
 }
 
@@ -177,16 +179,16 @@ func measurements() []measurement {
 	return all
 }
 
-// rounds has what a run of this command measures, and the results.
+// rounds has the guests and the targets of a run of this command, and the results.
 type rounds struct {
 	guests  guest.Programs
 	targets []target
 	results map[string]samples // by target
 }
 
-// run measures n rounds, or until ctx is done, and adds them to the results. In a round, the
-// guests of all targets stay running. The targets take turns for each measurement, in random
-// order, so that other work of the machine slows all targets alike.
+// run measures n rounds, or until ctx is done, and adds them to the results. A guest runs
+// until the end of its round. The targets take turns for each measurement, in random order,
+// so that other work of the machine slows all targets alike.
 func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
 	first := 0
 	for _, t := range r.targets {
@@ -209,7 +211,7 @@ func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
 		fmt.Fprintf(os.Stderr, "\rround %d of %d", round+1, n)
 		err := r.round(ctx, first+round, round, all)
 		if ctx.Err() != nil {
-			fmt.Fprintln(os.Stderr, "\nstopped")
+			fmt.Fprintln(os.Stderr, "\nstopped: the results have what was measured so far")
 			return nil
 		}
 		if err != nil {
@@ -228,7 +230,8 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 			err = errors.Join(err, s.close())
 		}
 	}()
-	// get returns the guest in t of this round, in C or large. The first call starts it.
+	// get returns this round's guest in t: large, or the C guest. If the guest does not run
+	// yet, get starts the guest.
 	get := func(t target, large bool) (*session, error) {
 		name, program := t.name, r.guests.C
 		if large {
@@ -284,7 +287,7 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 	return nil
 }
 
-// add adds a value to the results. A value of 0 was not measured.
+// add adds a value to the results. It ignores 0, which means that nothing was measured.
 func (r *rounds) add(t target, round int, k key, value float64) {
 	if r.results[t.name][k] == nil {
 		r.results[t.name][k] = make(map[int]float64)
@@ -294,7 +297,7 @@ func (r *rounds) add(t target, round int, k key, value float64) {
 	}
 }
 
-// guestIn starts a guest in t. If t is of kind fd, the guest in C creates a child with
+// guestIn starts a guest in t. If t is of kind fd, the C guest creates a child with
 // CLONE_FD before the first measurement.
 func (r *rounds) guestIn(ctx context.Context, t target, program []string) (*session, error) {
 	s, err := t.start(ctx, program...)
@@ -321,7 +324,7 @@ func (r *rounds) times(ctx context.Context, t target, s *session, m measurement,
 	if len(phases) != 1 || s.cpu != "" {
 		return nil
 	}
-	// Without a cgroup, the CPU time is that of another sandbox, from its start to its exit.
+	// Without a cgroup, the CPU time is that of an additional sandbox, from its start to its exit.
 	program := r.guests.C
 	if strings.HasPrefix(m.name, "large/") {
 		program = r.guests.Large
@@ -338,7 +341,7 @@ func (r *rounds) times(ctx context.Context, t target, s *session, m measurement,
 	return nil
 }
 
-// empty measures the time of a target that runs true(1), and the size of its binary.
+// empty measures a run of true(1) in t, from start to exit, and the size of the binary of t.
 func (r *rounds) empty(ctx context.Context, t target, name string, add func(name, unit string, value float64)) error {
 	start := time.Now()
 	s, err := t.start(ctx, "true")
@@ -370,7 +373,7 @@ func (r *rounds) empty(ctx context.Context, t target, name string, add func(name
 
 // memory measures the memory of a target with an idle guest, or the additional memory for
 // each of n children or descriptors. Each measurement has a new session, because a session
-// that has run other measurements reuses memory.
+// reuses the memory of its earlier measurements.
 func (r *rounds) memory(ctx context.Context, t target, m measurement, add func(name, unit string, value float64)) error {
 	s, err := r.guestIn(ctx, t, r.guests.C)
 	if err != nil {

@@ -50,8 +50,8 @@ var judged = groups[:6]
 
 var namePattern = regexp.MustCompile(`^([a-z]+)(?:-(\d+))?/(.+)$`)
 
-// nameParts splits the name of a case, GROUP/VARIANT or GROUP-NUMBER/VARIANT. Without a
-// number, number is empty.
+// nameParts splits the name of a case, which is GROUP/VARIANT or GROUP-NUMBER/VARIANT. The
+// result number is empty if the name has none.
 func nameParts(name string) (group, number, variant string) {
 	m := namePattern.FindStringSubmatch(name)
 	if m == nil {
@@ -107,13 +107,13 @@ func byRound(a, b map[int]float64) map[int]float64 {
 }
 
 // ratio returns the ratio of a case in one target to a case in another target, or nil if no
-// round has both. Each round has a ratio of its own, because other work of the machine in
-// a round slows both targets.
+// round has both. ratio divides within each round, because other work of the machine
+// during a round slows both targets.
 func (r *report) ratio(unit, target, name, toTarget, toName string) *ratio {
 	return newRatio(byRound(r.results[target][key{name, unit}], r.results[toTarget][key{toName, unit}]))
 }
 
-// geomeans returns the geometric mean of all ratios of a round, for each round.
+// geomeans returns, for each round, the geometric mean of all ratios of the round.
 func geomeans(all []map[int]float64) map[int]float64 {
 	logs := make(map[int][]float64)
 	for _, ratios := range all {
@@ -153,7 +153,8 @@ func (r *report) overall(unit, target, toTarget string) *ratio {
 	return newRatio(geomeans(all))
 }
 
-// newRatio returns the median of ratios, which are by round. Without ratios, it returns nil.
+// newRatio returns the median of the ratios of all rounds, with its interval. The result is
+// nil if there are no ratios.
 func newRatio(ratios map[int]float64) *ratio {
 	if len(ratios) == 0 {
 		return nil
@@ -183,7 +184,7 @@ func median(values []float64) float64 {
 	return benchmath.AssumeNothing.Summary(benchmath.NewSample(values, &benchmath.DefaultThresholds), 0).Center
 }
 
-// value returns the median of a case with a readable unit, such as "1.23 ms". The result is
+// value returns the median of a case as text for people, such as "1.23 ms". The text is
 // empty if the case was not measured.
 func (r *report) value(unit, target, name string) string {
 	values := slices.Collect(maps.Values(r.results[target][key{name, unit}]))
@@ -215,19 +216,20 @@ func (r *report) compared() []string {
 
 // comparison is the ratio of one case to another.
 type comparison struct {
-	in, of     string // a target, and a case in it
-	toIn, to   string // the target and the case to compare with
+	in, of     string // target and case
+	toIn, to   string // target and case to compare with
 	lead, next *ratio // in the first and the second unit of times
 }
 
 // fewest has the smallest number of live children that each group measures.
 var fewest = map[string]string{"many": "100", "live": "1"}
 
-// comparisons returns these ratios, of the cases that were measured:
-//   - clone4 through each ABI to clone3 in the same sandbox, and the native clone4 to clone3
-//     in stock runsc;
-//   - each way to learn of a child's exit to a SIGCHLD handler, and CLONE_FD to a pidfd;
-//   - 10,000 live children to the fewest.
+// comparisons compares these cases, if they were measured:
+//   - clone4, through each ABI, with clone3 in the same sandbox;
+//   - clone4, through the native ABI, with clone3 in stock runsc;
+//   - the other ways to learn of a child's exit with the way of a SIGCHLD handler;
+//   - CLONE_FD with a pidfd;
+//   - 10,000 live children with the fewest.
 func (r *report) comparisons() []comparison {
 	var all []comparison
 	units := r.times()
@@ -287,7 +289,8 @@ func (r *report) summary() string {
 	units := r.times()
 	others := r.compared()
 	cells := []string{""}
-	// The first target has a column for each unit of time, the others for the leading unit.
+	// The first target has a column for each unit of time. Every other target has one column,
+	// for the leading unit.
 	shown := func(i int) []string { return units[:max(1, 2-i)] }
 	for i, o := range others {
 		for _, u := range shown(i) {
@@ -395,8 +398,8 @@ func (r *report) writeJSON(path string) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
-// readJSON reads the samples that writeJSON of an earlier run has written. Without the file,
-// readJSON returns no samples.
+// readJSON reads the samples of earlier runs from the file that writeJSON wrote. If there is
+// no such file, readJSON returns no samples.
 func readJSON(path string) (map[string]samples, error) {
 	results := make(map[string]samples)
 	b, err := os.ReadFile(path)

@@ -17,15 +17,15 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// target is a runsc binary with its options, or no sandbox. Guests run in targets.
+// target is where guests run: in sandboxes of a runsc binary, or without a sandbox.
 type target struct {
 	name     string
 	binary   string // empty without a sandbox
 	platform string
 }
 
-// patience limits the time of one measurement. No measurement takes as long, so only a
-// sandbox that hangs reaches the limit, and the run fails.
+// patience limits the time of one measurement. Only a sandbox that hangs reaches
+// the limit. The run then fails.
 const patience = 2 * time.Minute
 
 // session is a guest that runs in a target. Each session has its own cgroup.
@@ -61,8 +61,8 @@ func (t target) start(ctx context.Context, args ...string) (*session, error) {
 	return s, s.cmd.Start()
 }
 
-// close closes the input of the guest, which makes the guest exit, and waits until the
-// guest and its sandbox have exited.
+// close closes the input of the guest, and waits until the guest and its sandbox have
+// exited. A guest exits at the end of its input.
 func (s *session) close() error {
 	s.stdin.Close()
 	_, err := io.Copy(io.Discard, s.stdout)
@@ -72,17 +72,17 @@ func (s *session) close() error {
 	return s.remove()
 }
 
-// rusage returns the CPU time of a closed session in nanoseconds. The time includes only
-// descendants that their parents have waited for (RUSAGE_CHILDREN in getrusage(2)).
+// rusage returns the CPU time of a closed session in nanoseconds. The time includes
+// only processes that their parents have waited for (RUSAGE_CHILDREN in getrusage(2)).
 func (s *session) rusage() float64 {
 	return float64((s.cmd.ProcessState.UserTime() + s.cmd.ProcessState.SystemTime()).Nanoseconds())
 }
 
-// phase is what was measured in one phase of a measurement.
+// phase has the values of one phase of a measurement.
 type phase struct {
 	name      string
 	cpu, wall float64 // in nanoseconds; cpu is 0 without a cgroup
-	held      float64 // memory at the start of the phase, in bytes above that before the measurement
+	held      float64 // bytes of memory: at the start of the phase, minus before the measurement
 }
 
 // settled gives the sandbox time to complete the work of the guest. A sandbox may still

@@ -16,8 +16,8 @@ import (
 
 // Programs has the command line of each guest.
 type Programs struct {
-	C     []string // a static C program, and the program that it spawns
-	Large []string // a Go program with 32 MB of memory for a fork to copy
+	C     []string // the C guest, and the program that the C guest spawns
+	Large []string // the Go program of test/perf/large
 }
 
 // Build builds the guests. It writes the C programs to dir.

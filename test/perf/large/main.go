@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command large is a guest of test/perf: a Go program that has written to 32 MB of memory.
-// A fork of large copies more than a fork of the guest in C. The line "large/METHOD COUNT"
-// asks large to create COUNT processes, one after the other. The answers are those of the
-// guest in C.
+// A fork of large copies more than a fork of the C guest. The line "large/METHOD COUNT"
+// asks large to create COUNT processes, one after the other. large answers as the C guest
+// does.
 package main
 
 import (
@@ -80,8 +80,8 @@ func cloneArgs(p *rawclone.Program) []byte {
 	return args
 }
 
-// hasClone4 returns whether the kernel has clone4. The call has invalid arguments, so no
-// child is created. clone4 returns EFAULT for them, and other kernels another error.
+// hasClone4 returns whether the kernel has clone4. It calls clone4 with invalid arguments,
+// for which clone4 returns EFAULT. A kernel without clone4 returns another error.
 func hasClone4() bool {
 	const all = ^uintptr(0)
 	_, _, errno := unix.RawSyscall6(linux.SYS_CLONE4, all, all, 8, all, 0, 0)

@@ -98,8 +98,8 @@ func run() error {
 	return os.WriteFile(output, b.Bytes(), 0o644)
 }
 
-// weights has the weight of each platform in the merged profile. Systrap has the largest,
-// because systrap is the default and most code of the sentry is the same on both platforms.
+// weights has the weight of each platform in the merged profile. The weight of systrap
+// is larger, because systrap is the default. Most code of the sentry runs on both platforms.
 var weights = map[string]float64{"systrap": 1, "ptrace": 0.25}
 
 // record runs args in a sandbox, and returns the profile of the sandbox's sentry, scaled to
@@ -125,16 +125,16 @@ func record(path, binary, platform string, args []string) (*profile.Profile, err
 		total += s.Value[0]
 	}
 	if total < 50 {
-		return nil, fmt.Errorf("%v: the profile has %d samples, want at least 50: record a longer run", cmd, total)
+		return nil, fmt.Errorf("%v: the profile has %d samples, want at least 50: give the guest more work", cmd, total)
 	}
 	p.Scale(1e6 / float64(total))
 	return p, nil
 }
 
-// trim removes what the compiler does not read: all but the call stacks and the number of
-// samples of each. Of the stacks it keeps the most frequent, which have 99% of the samples.
+// trim keeps only what the compiler reads: call stacks, and the number of samples of each.
+// It removes the rarest stacks, which together have 1% of the samples.
 func trim(p *profile.Profile) {
-	const samples = 0 // index of the number of samples; a CPU profile has a second value, the time
+	const samples = 0 // index of the number of samples; index 1 is the CPU time
 	p.SampleType = p.SampleType[:1]
 	p.DefaultSampleType = ""
 	p.Comments = nil

@@ -5,8 +5,9 @@
  *
  * Usage: guest PROGRAM, where PROGRAM is the path of the program exit.
  *
- * A line "NAME COUNT [COMMAND]" on standard input, such as "process/clone3 100", asks for a
- * measurement. A measurement has one or more phases. For each phase, the guest
+ * A line "NAME COUNT" on standard input, such as "process/clone3 100", asks for a
+ * measurement. The line of a program has a command of the shell after COUNT. A measurement
+ * has one or more phases. For each phase, the guest
  *	1. prints "ready PHASE" when the phase is prepared,
  *	2. reads a line, which starts the phase,
  *	3. prints how many nanoseconds the phase took.
@@ -161,7 +162,7 @@ static inline long int80_clone(long number, long a, long b, long c, long d, int 
 enum method { FORK, CLONE3, CLONE4, CLONE4_X32, CLONE4_I386, NO_METHOD };
 static const char *const methods[] = { "fork", "clone3", "clone4", "clone4-x32", "clone4-i386", "no method" };
 
-/* child describes a child to create, for every method. */
+/* child describes a child to create. The description is the same for all methods. */
 struct child {
 	unsigned long flags; /* with the exit signal in the low byte */
 	int *ptid, *ctid;
@@ -247,7 +248,7 @@ static enum method find_method(const char *name)
 
 /*
  * have returns whether the kernel has a method. Released kernels have other calls at the
- * numbers of clone4, so clone4_available has to come before the first clone4.
+ * numbers of clone4, so clone4_available finds out which call it is.
  */
 static int have(enum method m)
 {
@@ -305,7 +306,7 @@ static void wait_for(pid_t pid)
 	}
 }
 
-/* The functions that children with the parent's memory run. */
+/* Children that share the parent's memory run these functions. */
 
 static void run_exit(void) { raw(SYS_exit, 0, 0, 0, 0); }
 
@@ -431,15 +432,15 @@ static void thread_library(int n)
 #define MAX_THREADS 32
 static struct {
 	enum method method;
-	unsigned long flags; /* of children with descriptors, otherwise 0 */
+	unsigned long flags; /* clone flags of the children if they have descriptors, otherwise 0 */
 	int each;	     /* number of children of each thread */
 	int go;		     /* futex: 1 starts the threads */
 	int errors;
 } crowd;
 
 /*
- * run_creator creates children and waits for them, in each thread of threads. The threads
- * lack the TLS of the C library, so they make only raw calls.
+ * Each thread of the function threads runs run_creator, which creates children and waits for
+ * them. These threads lack the TLS of the C library, so they make only raw calls.
  */
 static void run_creator(void)
 {
@@ -516,7 +517,7 @@ static enum way find_way(const char *name)
 	return NO_WAY;
 }
 
-/* create_followed creates child c, with the flags and the descriptor that the way needs. */
+/* create_followed creates child c, with the flags and the descriptor that way w needs. */
 static inline __attribute__((always_inline)) long create_followed(enum way w, struct child c, int *fd)
 {
 	switch (w) {
@@ -556,7 +557,7 @@ static volatile sig_atomic_t signalled;
 
 static void on_sigchld(int signal) { signalled = signal; }
 
-/* follow creates a child, and waits for its exit by one of the ways. */
+/* follow creates child c, and waits in way w for the exit of the child. */
 static void follow(enum way w, struct child c)
 {
 	struct pollfd p = { .fd = -1, .events = POLLIN };
@@ -587,8 +588,8 @@ static void follow(enum way w, struct child c)
 }
 
 /*
- * ends measures a way to learn of a child's exit, for one kind of child: fork has a copy of
- * the memory, spawn executes a program, and vm shares the memory and exits.
+ * ends measures way w of learning of a child's exit. The kind of child is "fork" (with a copy
+ * of the memory), "spawn" (executes a program) or "vm" (shares the memory, and only exits).
  */
 static void ends(const char *kind, enum way w, int n)
 {
@@ -622,10 +623,12 @@ static void ends(const char *kind, enum way w, int n)
 }
 
 /*
- * Many live children have several creators, which exit. A creator's children share its
- * memory. There are several, because gVisor's systrap platform has room for 4,095 tasks in
- * an address space. All children share one table of descriptors, because each copy of the
- * table would take longer than the one before.
+ * Many live children need several creators. The children of one creator share an address
+ * space, in which gVisor's systrap platform has room for 4,095 tasks. A creator exits once it
+ * has created its children.
+ *
+ * All children share one table of descriptors. A copy of the table for each child would take
+ * more time with every further child.
  */
 #define PER_CREATOR 500
 #define MAX_CHILDREN 10000
@@ -639,7 +642,7 @@ static struct {
 
 static char small_stacks[PER_CREATOR][256] __attribute__((aligned(16)));
 
-/* creators creates n children, which run a function and can be followed by a way. */
+/* creators creates n children, which call run. They have the descriptors that way w needs. */
 static void creators(enum way w, int n, void (*run)(void))
 {
 	int first = 0;
@@ -650,7 +653,7 @@ static void creators(enum way w, int n, void (*run)(void))
 			fail("mmap");
 	}
 	for (many->n = n; first < n; first += PER_CREATOR) {
-		/* The creator has no exit signal. By CLONE_PARENT, neither have its children. */
+		/* The creator has no exit signal, so its children with CLONE_PARENT have none either. */
 		const struct child creator = { .flags = CLONE_FILES };
 		const int each = n - first < PER_CREATOR ? n - first : PER_CREATOR;
 		long pid = create(CLONE3, &creator);
@@ -677,7 +680,7 @@ static void creators(enum way w, int n, void (*run)(void))
 	}
 }
 
-/* kill_all kills all children, through their descriptors if the way has descriptors. */
+/* kill_all kills all children: through their descriptors, or by ID if they have none. */
 static void kill_all(enum way w)
 {
 	for (int i = 0; i < many->n; i++) {
@@ -698,7 +701,7 @@ static void kill_all(enum way w)
 	}
 }
 
-/* wait_for_all collects all children, by the events of epoll unless epoll is -1. */
+/* wait_for_all gets the exit status of all children: as epoll reports them, or in turn if epoll is -1. */
 static void wait_for_all(enum way w, int epoll)
 {
 	struct epoll_event events[100];
@@ -728,7 +731,7 @@ static void wait_for_all(enum way w, int epoll)
 	}
 }
 
-/* crowd_of measures how n children are created, killed and collected that all live at once. */
+/* crowd_of measures n children that live at once. Its phases create, kill and collect all children. */
 static void crowd_of(enum way w, int in_epoll, int n)
 {
 	int epoll = -1;
@@ -758,8 +761,8 @@ static void crowd_of(enum way w, int in_epoll, int n)
 }
 
 /*
- * live measures one child at a time, followed by way w, while other children live. Way
- * population determines whether the others have descriptors.
+ * live measures one child at a time, followed by way w, while other children live. The
+ * other children have the descriptors that way population needs.
  */
 static void live(int others, enum way population, enum way w, int n)
 {
@@ -837,7 +840,7 @@ static void call(const char *what, int n)
 		number = SYS_clone3;
 		b = 1; /* a size that is too small */
 	} else if (strncmp(what, "clone4", 6) == 0) {
-		/* The other calls that released kernels have at these numbers refuse the arguments too. */
+		/* On released kernels these numbers belong to other calls, which refuse the arguments too. */
 		number = SYS_clone4;
 		a = b = (long)bad;
 		c = 1L << 62; /* a size that is too large */
@@ -903,7 +906,7 @@ static void pipes(const char *what, int n)
 		wait_for(pid);
 }
 
-/* files measures a call for a file of one page. */
+/* files measures file operations: stat, open and close, read, write, or mmap of a page. */
 static void files(const char *what, int n)
 {
 	static char page[4096];
