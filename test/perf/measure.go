@@ -39,8 +39,8 @@ func parseTarget(s string) (target, error) {
 	return target{name: name, binary: path}, err
 }
 
-// kind returns the name of the target whose cases are measured in t. A target of -with has the cases of
-// fd if its name begins with fd, and otherwise those of runsc-ext.
+// kind returns the name of the target whose cases are measured in t. A target of -with has
+// the cases of fd if its name begins with fd, and otherwise those of runsc-ext.
 func (t target) kind() string {
 	switch {
 	case strings.HasPrefix(t.name, fd):
@@ -61,8 +61,8 @@ func build(dir, platform string) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Each sandbox runs a copy of its binary, which no build replaces during the run. All copies are in
-	// dir, so that no difference comes from the file system of a binary.
+	// Each sandbox runs a copy of its binary, which no build replaces during the run. All
+	// copies are in dir, so that no difference comes from the file system of a binary.
 	targets := []target{{name: native}, {stock, stockBinary, platform}, {ours, oursBinary, platform}, {off, oursBinary, platform}, {fd, oursBinary, platform}}
 	for i, t := range targets {
 		if t.binary == "" {
@@ -113,11 +113,11 @@ type key struct{ name, unit string }
 // samples has the measured values of one target, by case and unit and by round.
 type samples map[key]map[int]float64
 
-// measurement measures one case. If it has several phases, each is a case, such as
-// many-100/wait-kill.
+// measurement measures one case. If it has several phases, each phase is a case,
+// such as many-100/wait-kill.
 type measurement struct {
 	name  string
-	n     int      // repetitions or children: enough for about 50 ms in a sandbox
+	n     int      // repetitions or children: usually enough for 50 ms in a sandbox
 	args  string   // the command of group program
 	every int      // 1 is every round, 2 every second round, and so on
 	in    []string // kinds of targets; nil is all
@@ -324,7 +324,7 @@ func (r *rounds) times(ctx context.Context, t target, s *session, m measurement,
 	if len(phases) != 1 || s.cpu != "" {
 		return nil
 	}
-	// Without a cgroup, the CPU time is that of an additional sandbox, from its start to its exit.
+	// Without a cgroup, the CPU time is that of an additional sandbox, from start to exit.
 	program := r.guests.C
 	if strings.HasPrefix(m.name, "large/") {
 		program = r.guests.Large

@@ -106,8 +106,8 @@ func byRound(a, b map[int]float64) map[int]float64 {
 	return ratios
 }
 
-// ratio returns the ratio of a case in one target to a case in another target, or nil if no
-// round has both. ratio divides within each round, because other work of the machine
+// ratio returns the ratio of a case in target to a case in toTarget, or nil if no round has
+// both. ratio divides within each round, because other work of the machine
 // during a round slows both targets.
 func (r *report) ratio(unit, target, name, toTarget, toName string) *ratio {
 	return newRatio(byRound(r.results[target][key{name, unit}], r.results[toTarget][key{toName, unit}]))
@@ -203,7 +203,7 @@ func (r *report) value(unit, target, name string) string {
 }
 
 // compared returns the names of the targets that the report compares with stock: all
-// sandboxes except stock.
+// except native and stock itself.
 func (r *report) compared() []string {
 	var names []string
 	for _, t := range r.targets {
@@ -226,7 +226,7 @@ var fewest = map[string]string{"many": "100", "live": "1"}
 
 // comparisons compares these cases, if they were measured:
 //   - clone4, through each ABI, with clone3 in the same sandbox;
-//   - clone4, through the native ABI, with clone3 in stock runsc;
+//   - clone4, through the 64-bit ABI, with clone3 in stock runsc;
 //   - the other ways to learn of a child's exit with the way of a SIGCHLD handler;
 //   - CLONE_FD with a pidfd;
 //   - 10,000 live children with the fewest.

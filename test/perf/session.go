@@ -24,8 +24,8 @@ type target struct {
 	platform string
 }
 
-// patience limits the time of one measurement. Only a sandbox that hangs reaches
-// the limit. The run then fails.
+// patience limits the time of one measurement. Only a sandbox that hangs reaches the limit.
+// The run then fails.
 const patience = 2 * time.Minute
 
 // session is a guest that runs in a target. Each session has its own cgroup.
@@ -72,8 +72,9 @@ func (s *session) close() error {
 	return s.remove()
 }
 
-// rusage returns the CPU time of a closed session in nanoseconds. The time includes
-// only processes that their parents have waited for (RUSAGE_CHILDREN in getrusage(2)).
+// rusage returns the CPU time of a session in nanoseconds, after the session's command has
+// exited. The time includes only processes that their parents have waited for
+// (RUSAGE_CHILDREN in getrusage(2)).
 func (s *session) rusage() float64 {
 	return float64((s.cmd.ProcessState.UserTime() + s.cmd.ProcessState.SystemTime()).Nanoseconds())
 }

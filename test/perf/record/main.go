@@ -24,8 +24,8 @@ import (
 	"runsc-ext/test/sandbox"
 )
 
-// guests returns the command lines to record, by name, where c is the command line of the
-// guest in C. All have the same weight in the merged profile, however long they run.
+// guests returns the command lines to record, by name. The parameter is the command line
+// of the C guest. On a platform, all have the same weight, however long they run.
 func guests(c []string) map[string][]string {
 	// The guest starts a phase of a measurement when it reads an empty line.
 	measure := func(lines ...string) []string {
@@ -98,8 +98,8 @@ func run() error {
 	return os.WriteFile(output, b.Bytes(), 0o644)
 }
 
-// weights has the weight of each platform in the merged profile. The weight of systrap
-// is larger, because systrap is the default. Most code of the sentry runs on both platforms.
+// weights has the weight of each platform in the merged profile. The weight of systrap is
+// larger, because systrap is the default. Most code of the sentry runs on both platforms.
 var weights = map[string]float64{"systrap": 1, "ptrace": 0.25}
 
 // record runs args in a sandbox, and returns the profile of the sandbox's sentry, scaled to

@@ -248,7 +248,7 @@ static enum method find_method(const char *name)
 
 /*
  * have returns whether the kernel has a method. Released kernels have other calls at the
- * numbers of clone4, so clone4_available finds out which call it is.
+ * numbers of clone4, so clone4_available finds out whether the kernel's call is clone4.
  */
 static int have(enum method m)
 {
