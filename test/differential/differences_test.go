@@ -98,6 +98,14 @@ var knownDifferences = []difference{
 		},
 	},
 	{
+		name: "CLEARTID, read-only memory on arm64",
+		why:  "on arm64, gVisor clears *ctid even in a read-only page, by clone(2) as well",
+		affects: func(c *call, on machine) bool {
+			return on.arch == "arm64" && clears(c) && c.has(linux.CLONE_VM) && c.ctidPlace() == atReadOnly
+		},
+		fields: clearedFields,
+	},
+	{
 		name: "thread pointer on arm64",
 		why:  "on arm64, Linux accepts any value; the calls are compared with amd64",
 		affects: func(c *call, on machine) bool {
