@@ -189,8 +189,8 @@ func TestLevelSurvivesReexec(t *testing.T) {
 	}
 }
 
-// TestLevelInvisible checks that a sandbox does not start if its sentry would run as nobody and
-// could not read the operator's file, and that the message says so.
+// TestLevelInvisible checks that a sandbox does not start if its sentry, as nobody, could not
+// read the operator's file. The message must name the cause.
 func TestLevelInvisible(t *testing.T) {
 	needRoot(t)
 	private := func(name string) error { return os.WriteFile(name, []byte("off"), 0o600) }

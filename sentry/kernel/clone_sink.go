@@ -81,6 +81,9 @@ var errAdded = errors.New("the sink is added")
 
 // registerSink makes the name of the sink known to seccheck.Create. seccheck has no lock for
 // the known names, so registerSink is called before the sentry boots: see EnableCloneFD.
+//
+// seccheck calls New with the mutex of sessions locked. In add, cloneSink.mu is locked too,
+// and was locked first. New may lock seccheck's registration mutex, as AppendSink does.
 var registerSink = sync.OnceFunc(func() {
 	seccheck.RegisterSink(seccheck.SinkDesc{
 		Name: sinkName,

@@ -44,7 +44,7 @@ func newCgroup() cgroup {
 }
 
 // mkdirIn creates a cgroup in the first place where this user can, and returns the cgroup's
-// directory and file. Both are empty if there is no such place.
+// directory and file. If this user can create none, both results are empty.
 func mkdirIn(all []controller) (dir, file string) {
 	for _, c := range all {
 		dir, err := os.MkdirTemp(c.parent, "runsc-ext-perf-*")

@@ -153,8 +153,8 @@ func (r *report) overall(unit, target, toTarget string) *ratio {
 	return newRatio(geomeans(all))
 }
 
-// newRatio returns the median of the ratios of all rounds, with its interval. The result is
-// nil if there are no ratios.
+// newRatio returns the median of the ratios of all rounds, with its interval. Without
+// any ratio, the result is nil.
 func newRatio(ratios map[int]float64) *ratio {
 	if len(ratios) == 0 {
 		return nil

@@ -8,8 +8,8 @@ var (
 	codeRestore = []byte{0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4}                         // rt_sigreturn()
 )
 
-// Storms on arm64 have no snippets. arm64 has a single instruction for system calls, so there
-// is no other one to replace it by: see arch_amd64_test.go.
+// Storms on arm64 have no snippets. A snippet replaces one instruction for system calls by
+// another: see arch_amd64_test.go. arm64 has only one such instruction.
 type snippet struct{}
 
 var snippets []snippet

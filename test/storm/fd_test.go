@@ -128,7 +128,7 @@ func (s *storm) useFD(l *rawclone.List) {
 		l.Sys(unix.SYS_EPOLL_CTL, pick(s, f.epolls), 1+s.rng.IntN(3), fd, pick(s, f.events))
 		l.Sys(unix.SYS_EPOLL_PWAIT, pick(s, f.epolls), f.buf, 1, s.rng.IntN(2), 0, 8)
 	case 5:
-		// An epoll instance watches an earlier one in epolls, so there is no loop.
+		// An epoll instance watches only earlier ones in epolls, which prevents loops.
 		inner := s.rng.IntN(len(f.epolls) - 1)
 		outer := inner + 1 + s.rng.IntN(len(f.epolls)-inner-1)
 		l.Sys(unix.SYS_EPOLL_CTL, f.epolls[outer], 1+s.rng.IntN(3), f.epolls[inner], pick(s, f.events))

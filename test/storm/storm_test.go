@@ -48,7 +48,7 @@ const rounds = 5
 // TestStorm checks that a sandbox is intact after storms: the sandbox answers, has no task left,
 // and has no report in its logs. Half of the calls are in tidy storms, after which the sandbox
 // must not need more memory than before. The other half are in wild storms, after which gVisor
-// keeps the state of some tasks, so there is no limit for memory.
+// keeps the state of some tasks. So the test sets no limit for memory after these.
 func TestStorm(t *testing.T) {
 	binary := lockdepBinary(t)
 	for _, level := range levels {

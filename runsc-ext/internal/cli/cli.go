@@ -79,7 +79,7 @@ func bootOwnSentry() error {
 	}
 	dir, err := gvisorbinaries.Dir()
 	if err != nil {
-		return nil // Without the directory there is no other sentry.
+		return nil // Only that directory could have another sentry.
 	}
 	// ExePath is /proc/self/exe, as in runsc: it works even for a user who cannot
 	// reach the binary. A prewarmer needs the real path, because its own

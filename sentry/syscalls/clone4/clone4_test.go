@@ -107,7 +107,7 @@ func TestEnable(t *testing.T) {
 		return err == linuxerr.EINVAL
 	}
 
-	// LevelOff comes first, because there is no way back from LevelOn.
+	// LevelOff comes first: a process at LevelOn cannot return to LevelOff.
 	if err := Enable(LevelOff, extsyscalls.Options{}); err != nil {
 		t.Fatal(err)
 	}

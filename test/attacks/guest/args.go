@@ -102,7 +102,7 @@ const wordsOnFirstPage = 3
 const notWritten = 0x5a5a5a5a
 
 // cloneFDFlags are the clonefd flags of the three versions of a struct. Only calls with the
-// first succeed: the guest may not use CLONEFD_KILL_ON_CLOSE, and 1 << 20 is no flag.
+// first succeed: the guest may not use CLONEFD_KILL_ON_CLOSE, and 1 << 20 is an unknown flag.
 var cloneFDFlags = []uint32{linux.CLONEFD_CLOEXEC, linux.CLONEFD_KILL_ON_CLOSE, 1 << 20}
 
 const callsOfStruct = 30
