@@ -55,6 +55,9 @@ func Main() {
 		util.ErrorLogger = cl.errorLog()
 		util.Fatalf("%v", err)
 	}
+	if cl.isSentry() {
+		allocateBallast()
+	}
 	if err := clone4.Enable(set.level, extsyscalls.Options{Sentry: cl.isSentry()}); err != nil {
 		util.Fatalf("%v", err)
 	}
