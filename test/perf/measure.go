@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -117,7 +118,7 @@ type samples map[key]map[int]float64
 // such as many-100/wait-kill.
 type measurement struct {
 	name  string
-	n     int      // repetitions or children: usually enough for 50 ms in a sandbox
+	n     int      // repetitions or children: enough for 100 ms or more in a sandbox
 	args  string   // the command of group program
 	every int      // 1 is every round, 2 every second round, and so on
 	in    []string // kinds of targets; nil is all
@@ -132,15 +133,15 @@ func measurements() []measurement {
 		}
 	}
 	add(1, 1, nil, "sandbox/do-true")
-	add(80, 1, nil, "process/fork", "process/clone3", "process/clone4", "process/clone4-x32", "process/clone4-i386")
-	add(80, 1, nil, "spawn/posix_spawn", "spawn/clone3", "spawn/clone4", "spawn/clone4-x32", "spawn/clone4-i386")
-	add(400, 1, nil, "thread/pthread", "thread/clone3", "thread/clone4", "thread/clone4-x32", "thread/clone4-i386")
+	add(300, 1, nil, "process/fork", "process/clone3", "process/clone4", "process/clone4-x32", "process/clone4-i386")
+	add(300, 1, nil, "spawn/posix_spawn", "spawn/clone3", "spawn/clone4", "spawn/clone4-x32", "spawn/clone4-i386")
+	add(1500, 1, nil, "thread/pthread", "thread/clone3", "thread/clone4", "thread/clone4-x32", "thread/clone4-i386")
 	add(20, 1, nil, "large/clone3", "large/clone4")
-	add(20000, 1, nil, "call/getpid")
-	add(1000, 1, nil, "pipe/round-trip")
-	add(5000, 1, nil, "pipe/self", "file/stat", "file/open-close", "file/read", "file/write")
-	add(500, 1, nil, "file/map")
-	add(5000, 1, nil, "refused/unknown", "refused/clone3", "refused/clone4", "refused/clone4-x32", "refused/clone4-i386")
+	add(80000, 1, nil, "call/getpid")
+	add(5000, 1, nil, "pipe/round-trip")
+	add(20000, 1, nil, "pipe/self", "file/stat", "file/open-close", "file/read", "file/write")
+	add(2000, 1, nil, "file/map")
+	add(20000, 1, nil, "refused/unknown", "refused/clone3", "refused/clone4", "refused/clone4-x32", "refused/clone4-i386")
 	for _, threads := range []int{1, 2, 8, 32} {
 		for _, method := range []string{"clone3", "clone4"} {
 			add(64, 2, []string{native, stock, ours}, fmt.Sprintf("threads-%d/%s", threads, method))
@@ -148,8 +149,8 @@ func measurements() []measurement {
 		add(64, 2, []string{fd}, fmt.Sprintf("threads-%d/clone3", threads), fmt.Sprintf("threads-%d/pidfd", threads), fmt.Sprintf("threads-%d/clonefd", threads))
 	}
 	for _, way := range []string{"wait", "sigchld", "pidfd", "waitid", "clonefd", "read"} {
-		add(80, 1, []string{native, fd}, "end/fork-"+way, "end/spawn-"+way)
-		add(200, 1, []string{native, fd}, "end/vm-"+way)
+		add(300, 1, []string{native, fd}, "end/fork-"+way, "end/spawn-"+way)
+		add(1000, 1, []string{native, fd}, "end/vm-"+way)
 	}
 	for _, children := range []int{1, 100, 1000, 10000} {
 		every := 2
@@ -186,9 +187,9 @@ type rounds struct {
 	results map[string]samples // by target
 }
 
-// run measures n rounds, or until ctx is done, and adds them to the results. A guest runs
-// until the end of its round. The targets take turns for each measurement, in random order,
-// so that other work of the machine slows all targets alike.
+// run measures n rounds, or until ctx is done, and adds them to the results. The targets take
+// turns for each measurement, in random order, so that other work of the machine slows all
+// targets alike.
 func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
 	first := 0
 	for _, t := range r.targets {
@@ -201,12 +202,14 @@ func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
 			}
 		}
 	}
-	var all []measurement
+	byGroup := make(map[string][]measurement)
 	for _, m := range measurements() {
 		if match.MatchString(m.name) {
-			all = append(all, m)
+			group, _, _ := nameParts(m.name)
+			byGroup[group] = append(byGroup[group], m)
 		}
 	}
+	all := slices.Collect(maps.Values(byGroup))
 	for round := range n {
 		fmt.Fprintf(os.Stderr, "\rround %d of %d", round+1, n)
 		err := r.round(ctx, first+round, round, all)
@@ -223,29 +226,25 @@ func (r *rounds) run(ctx context.Context, n int, match *regexp.Regexp) error {
 }
 
 // round measures one round of this run. The samples of the round are stored under id.
-func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (err error) {
-	sessions := make(map[string]*session)
+func (r *rounds) round(ctx context.Context, id, round int, all [][]measurement) error {
+	for _, i := range rand.Perm(len(all)) {
+		if err := r.group(ctx, id, round, all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// group measures the cases of one group. Each group has new guests, because the earlier work
+// of a sandbox changes its speed: systrap, for example, keeps its threads.
+func (r *rounds) group(ctx context.Context, id, round int, all []measurement) (err error) {
+	sessions := make(map[string]*session) // by target
 	defer func() {
 		for _, s := range sessions {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	// get returns this round's guest in t: large, or the C guest. If the guest does not run
-	// yet, get starts the guest.
-	get := func(t target, large bool) (*session, error) {
-		name, program := t.name, r.guests.C
-		if large {
-			name, program = t.name+" large", r.guests.Large
-		}
-		if sessions[name] == nil {
-			s, err := r.guestIn(ctx, t, program)
-			if err != nil {
-				return nil, err
-			}
-			sessions[name] = s
-		}
-		return sessions[name], nil
-	}
+	group, _, _ := nameParts(all[0].name)
 	for _, i := range rand.Perm(len(all)) {
 		m := all[i]
 		if round%m.every != 0 {
@@ -258,30 +257,36 @@ func (r *rounds) round(ctx context.Context, id, round int, all []measurement) (e
 			}
 			add := func(name, unit string, value float64) { r.add(t, id, key{name, unit}, value) }
 			var err error
-			switch group, _, _ := nameParts(m.name); {
-			case group == "sandbox":
+			switch group {
+			case "sandbox":
 				err = r.empty(ctx, t, m.name, add)
-			case group == "memory":
+			case "memory":
 				err = r.memory(ctx, t, m, add)
 			default:
-				var s *session
-				if s, err = get(t, group == "large"); err == nil {
-					err = r.times(ctx, t, s, m, add)
+				if sessions[t.name] == nil {
+					program := r.guests.C
+					if group == "large" {
+						program = r.guests.Large
+					}
+					if sessions[t.name], err = r.guestIn(ctx, t, program); err != nil {
+						break
+					}
 				}
+				err = r.times(ctx, t, sessions[t.name], m, add)
 			}
 			if err != nil {
 				return fmt.Errorf("in %s: %w", t.name, err)
 			}
 		}
 	}
-	// The memory of each target after all cases of this round.
+	// The memory of each target after all cases of a group.
 	for _, t := range r.targets {
-		if s := sessions[t.name]; s != nil && s.cgroup.memory != "" {
+		if s := sessions[t.name]; s != nil && s.cgroup.memory != "" && slices.Contains(judged, group) {
 			held, err := s.held()
 			if err != nil {
 				return err
 			}
-			r.add(t, id, key{"memory/after-all", size}, held)
+			r.add(t, id, key{"memory/after-" + group, size}, held)
 		}
 	}
 	return nil

@@ -250,8 +250,8 @@ func (r *report) comparisons() []comparison {
 					continue
 				}
 				add(t.name, name, t.name, path+"/"+kind+"-sigchld")
-				if to := map[string]string{"clonefd": "-pidfd", "read": "-waitid"}[way]; to != "" {
-					add(t.name, name, t.name, path+"/"+kind+to)
+				for _, to := range map[string][]string{"clonefd": {"pidfd"}, "read": {"pidfd", "waitid"}}[way] {
+					add(t.name, name, t.name, path+"/"+kind+"-"+to)
 				}
 			}
 		case group != "refused" && strings.HasPrefix(method, "clone4"):
