@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/atomicbitops"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -23,9 +24,9 @@ const childEvents = waiter.ReadableEvents | waiter.EventHUp
 //
 // Lock order:
 //
-//	mu; the mutex of listeners, during a notification
+//	the mutex of listeners, during a notification
 //	  TaskSet mutex
-//	    mutex of tasks
+//	    mu; the mutex of tasks
 //
 // +stateify savable
 type child struct {
@@ -36,9 +37,9 @@ type child struct {
 	// queue.
 	autoreap bool
 
-	// exited is set once the child has exited, reaped once it has been reaped.
+	// exited is set once the child has exited and the result below is set. It is written
+	// with mu locked.
 	exited atomicbitops.Bool
-	reaped atomicbitops.Bool
 
 	// tasks has the entries of tasks that wait in a system call, such as read.
 	// listeners has all other entries. See NotifyEvent for why.
@@ -48,11 +49,11 @@ type child struct {
 	// mu protects the fields below.
 	mu sync.Mutex `state:"nosave"`
 
-	// tg is the child. It becomes nil once the child has been reaped and the fields
-	// below are set.
+	// tg is the child, or nil once the child has been reaped. A descriptor would otherwise
+	// keep the thread group in memory.
 	tg *kernel.ThreadGroup
 
-	// status, utime and stime are the result of a child that has been reaped.
+	// status, utime and stime are the result of a child that has exited.
 	status gvisorlinux.WaitStatus
 	utime  time.Duration
 	stime  time.Duration
@@ -79,14 +80,18 @@ func (c *child) watch(pidfd *vfs.FileDescription) error {
 // Preconditions: the TaskSet mutex is locked for writing, and the mutex of the pidfds'
 // queue for reading.
 func (c *child) NotifyEvent(mask waiter.EventMask) {
-	if mask&waiter.EventHUp != 0 {
-		c.reaped.Store(true)
-	}
-	if c.exited.Swap(true) {
+	tg := c.threadGroup()
+	if tg == nil {
 		return
 	}
-	// c.mu is not needed: tg stays until the child has been reaped.
-	leader := leaderLocked(c.tg)
+	first := c.exit(exitStatusLocked(tg), tg.CPUStats())
+	if mask&waiter.EventHUp != 0 {
+		c.reap()
+	}
+	if !first {
+		return
+	}
+	leader := leaderLocked(tg)
 	if c.autoreap {
 		acknowledgeExitLocked(leader)
 	}
@@ -97,6 +102,26 @@ func (c *child) NotifyEvent(mask waiter.EventMask) {
 	if !c.listeners.IsEmpty() {
 		leader.QueueAIO(func(context.Context) { c.listeners.Notify(childEvents) })
 	}
+}
+
+// exit keeps the result of a child that has exited. It returns false if the result was
+// already known.
+func (c *child) exit(status gvisorlinux.WaitStatus, stats usage.CPUStats) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.exited.Load() {
+		return false
+	}
+	c.status, c.utime, c.stime = status, stats.UserTime, stats.SysTime
+	c.exited.Store(true)
+	return true
+}
+
+// reap drops the thread group of a child that has been reaped.
+func (c *child) reap() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tg = nil
 }
 
 // notify tells all waiting tasks and listeners that the child has exited.
@@ -132,33 +157,13 @@ var listenerField, errListenerField = func() ([]int, error) {
 	return f.Index, nil
 }()
 
-// TaskDestroyAction implements kernel.TaskDestroyAction. gVisor calls TaskDestroyAction,
-// without a lock, when the leader of the child is destroyed. TaskDestroyAction keeps the
-// result and drops the thread group, which a descriptor would otherwise keep in memory.
-func (c *child) TaskDestroyAction(context.Context) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for !c.reaped.Load() {
-		// The child has not been reaped: another thread has become the leader by
-		// execve.
-		if c.tg.Leader().RegisterOnDestroyAction(c) {
-			return
-		}
-	}
-	c.status, c.utime, c.stime = c.resultLocked()
-	c.tg = nil
-}
-
 // discard marks c as exited and reaped. A descriptor that escaped from a failed call
 // then reports end of file.
 //
 // Preconditions: c watches no child, and no gVisor lock is held.
 func (c *child) discard() {
-	c.mu.Lock()
-	c.tg = nil
-	c.mu.Unlock()
-	c.reaped.Store(true)
-	c.exited.Store(true)
+	c.exit(0, usage.CPUStats{})
+	c.reap()
 	c.notify()
 }
 
@@ -175,14 +180,5 @@ func (c *child) threadGroup() *kernel.ThreadGroup {
 func (c *child) result() (status gvisorlinux.WaitStatus, utime, stime time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.resultLocked()
-}
-
-// Preconditions: c.mu is locked.
-func (c *child) resultLocked() (status gvisorlinux.WaitStatus, utime, stime time.Duration) {
-	if c.tg == nil {
-		return c.status, c.utime, c.stime
-	}
-	stats := c.tg.CPUStats()
-	return c.tg.ExitStatus(), stats.UserTime, stats.SysTime
+	return c.status, c.utime, c.stime
 }

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"fmt"
 	"reflect"
 	"runtime"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"weak"
 
+	gvisorlinux "gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
@@ -213,6 +215,49 @@ func TestSinkFields(t *testing.T) {
 	}
 	if reqs[0].Fields.Context.Empty() {
 		t.Error("the sink knows no field of the Clone point")
+	}
+}
+
+// TestNotifyEvent checks what gVisor's two notifications of a child do: the exit keeps the
+// result, and with autoreap acknowledges the exit for the parent. The reaping drops the thread
+// group.
+func TestNotifyEvent(t *testing.T) {
+	for _, autoreap := range []bool{false, true} {
+		t.Run(fmt.Sprintf("autoreap=%t", autoreap), func(t *testing.T) {
+			const status = gvisorlinux.WaitStatus(7 << 8)
+			leader := new(kernel.Task)
+			c := &child{tg: exitedGroup(leader, status), autoreap: autoreap}
+			kept := weak.Make(c.tg)
+			e, ch := waiter.NewChannelEntry(childEvents)
+			c.queue(&e).EventRegister(&e)
+
+			c.NotifyEvent(waiter.ReadableEvents)
+			select {
+			case <-ch:
+			default:
+				t.Error("nobody was notified of the exit")
+			}
+			if acked := reflect.ValueOf(leader).Elem().FieldByName("exitParentAcked").Bool(); acked != autoreap {
+				t.Errorf("the exit is acknowledged: %t, want %t", acked, autoreap)
+			}
+			if c.threadGroup() == nil {
+				t.Error("the thread group is gone before the child was reaped")
+			}
+
+			c.NotifyEvent(waiter.ReadableEvents | waiter.EventHUp)
+			runtime.GC()
+			if kept.Value() != nil {
+				t.Error("a child that has been reaped keeps the thread group")
+			}
+			if got, _, _ := c.result(); !c.exited.Load() || got != status {
+				t.Errorf("exited: %t, status %#x, want true and %#x", c.exited.Load(), got, status)
+			}
+			select {
+			case <-ch:
+				t.Error("the reaping notified as an exit does")
+			default:
+			}
+		})
 	}
 }
 

@@ -127,9 +127,6 @@ func (p *pendingClone) attach(t, nt *kernel.Task) error {
 		return err
 	}
 	p.attached = true
-	if p.fd {
-		nt.RegisterOnDestroyAction(c)
-	}
 	return nil
 }
 
@@ -147,7 +144,8 @@ func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling b
 		return linuxerr.EAGAIN
 	}
 	p.attached = true
-	c := &child{tg: nt.ThreadGroup(), autoreap: p.autoreap}
+	tg := nt.ThreadGroup()
+	c := &child{tg: tg, autoreap: p.autoreap}
 	var err error
 	if p.fd {
 		if err = p.install(t, c); err != nil {
@@ -157,32 +155,31 @@ func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling b
 	if werr := c.watch(p.pidfd); err == nil {
 		err = werr
 	}
-	ready := p.pidfd.Readiness(childEvents)
-	if ready&waiter.EventHUp != 0 {
-		c.reaped.Store(true)
-	}
-	if ready != 0 && !c.exited.Swap(true) {
-		// The child exited before c watched it.
-		c.notify()
-		if c.autoreap {
-			t.Wait(&kernel.WaitOptions{
-				SpecificThreadGroup: c.tg,
-				NonCloneTasks:       true,
-				CloneTasks:          true,
-				SiblingChildren:     true,
-				Events:              kernel.EventExit,
-				ConsumeEvent:        true,
-			})
+	if ready := p.pidfd.Readiness(childEvents); ready != 0 {
+		// The child may have exited before c watched it.
+		first := c.exit(tg.ExitStatus(), tg.CPUStats())
+		if ready&waiter.EventHUp != 0 {
+			c.reap()
 		}
-	}
-	if p.fd && !nt.RegisterOnDestroyAction(c) {
-		c.TaskDestroyAction(t)
+		if first {
+			c.notify()
+			if c.autoreap {
+				t.Wait(&kernel.WaitOptions{
+					SpecificThreadGroup: tg,
+					NonCloneTasks:       true,
+					CloneTasks:          true,
+					SiblingChildren:     true,
+					Events:              kernel.EventExit,
+					ConsumeEvent:        true,
+				})
+			}
+		}
 	}
 	if err != nil {
 		if p.file != nil {
 			p.takeBack(t)
 		}
-		nt.ThreadGroup().SendSignal(kernel.SignalInfoPriv(gvisorlinux.SIGKILL))
+		tg.SendSignal(kernel.SignalInfoPriv(gvisorlinux.SIGKILL))
 		p.awaitGone(t)
 	}
 	return err

@@ -154,7 +154,7 @@ func (f *cloneFDFileDescription) Write(ctx context.Context, src usermem.IOSequen
 		return 0, linuxerr.ESRCH
 	}
 	leader := tg.Leader()
-	if f.child.reaped.Load() {
+	if f.child.threadGroup() == nil {
 		return 0, linuxerr.ESRCH
 	}
 	if !t.MayKill(leader, sig) {

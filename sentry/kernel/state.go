@@ -21,7 +21,6 @@ func (c *child) StateFields() []string {
 		"entry",
 		"autoreap",
 		"exited",
-		"reaped",
 		"tasks",
 		"listeners",
 		"tg",
@@ -35,26 +34,24 @@ func (c *child) StateSave(stateSinkObject state.Sink) {
 	stateSinkObject.Save(0, &c.entry)
 	stateSinkObject.Save(1, &c.autoreap)
 	stateSinkObject.Save(2, &c.exited)
-	stateSinkObject.Save(3, &c.reaped)
-	stateSinkObject.Save(4, &c.tasks)
-	stateSinkObject.Save(5, &c.listeners)
-	stateSinkObject.Save(6, &c.tg)
-	stateSinkObject.Save(7, &c.status)
-	stateSinkObject.Save(8, &c.utime)
-	stateSinkObject.Save(9, &c.stime)
+	stateSinkObject.Save(3, &c.tasks)
+	stateSinkObject.Save(4, &c.listeners)
+	stateSinkObject.Save(5, &c.tg)
+	stateSinkObject.Save(6, &c.status)
+	stateSinkObject.Save(7, &c.utime)
+	stateSinkObject.Save(8, &c.stime)
 }
 
 func (c *child) StateLoad(ctx context.Context, stateSourceObject state.Source) {
 	stateSourceObject.Load(0, &c.entry)
 	stateSourceObject.Load(1, &c.autoreap)
 	stateSourceObject.Load(2, &c.exited)
-	stateSourceObject.Load(3, &c.reaped)
-	stateSourceObject.Load(4, &c.tasks)
-	stateSourceObject.Load(5, &c.listeners)
-	stateSourceObject.Load(6, &c.tg)
-	stateSourceObject.Load(7, &c.status)
-	stateSourceObject.Load(8, &c.utime)
-	stateSourceObject.Load(9, &c.stime)
+	stateSourceObject.Load(3, &c.tasks)
+	stateSourceObject.Load(4, &c.listeners)
+	stateSourceObject.Load(5, &c.tg)
+	stateSourceObject.Load(6, &c.status)
+	stateSourceObject.Load(7, &c.utime)
+	stateSourceObject.Load(8, &c.stime)
 }
 
 func (f *cloneFDFileDescription) StateTypeName() string {

@@ -8,12 +8,15 @@ import (
 	"reflect"
 	"unsafe"
 
+	gvisorlinux "gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// Offsets of two unexported gVisor fields, computed by reflection. They are set even if
+// Offsets of unexported gVisor fields, computed by reflection. They are set even if
 // CloneWithFD is never called, because a checkpoint can restore children of CloneWithFD.
 var (
+	exitingOffset, errExiting                 = offsetOf[bool](reflect.TypeFor[kernel.ThreadGroup](), "exiting")
+	exitStatusOffset, errExitStatus           = offsetOf[gvisorlinux.WaitStatus](reflect.TypeFor[kernel.ThreadGroup](), "exitStatus")
 	leaderOffset, errLeader                   = offsetOf[*kernel.Task](reflect.TypeFor[kernel.ThreadGroup](), "leader")
 	exitParentAckedOffset, errExitParentAcked = offsetOf[bool](reflect.TypeFor[kernel.Task](), "exitParentAcked")
 )
@@ -22,7 +25,7 @@ var (
 // error names a field that this gVisor lacks, and the way out.
 func EnableCloneFD() error {
 	registerSink()
-	return errors.Join(errLeader, errExitParentAcked, errListenerField)
+	return errors.Join(errExiting, errExitStatus, errLeader, errExitParentAcked, errListenerField)
 }
 
 // offsetOf returns the offset of a field of type T, even if the field is in an embedded
@@ -31,12 +34,12 @@ func offsetOf[T any](typ reflect.Type, name string) (uintptr, error) {
 	f, ok := typ.FieldByName(name)
 	want := reflect.TypeFor[T]()
 	if !ok || f.Type != want {
-		return 0, fmt.Errorf("CLONE_AUTOREAP needs the field %s of type %v in %v, which this gVisor version lacks: build with a version that has it, or lower the level to on", name, want, typ)
+		return 0, fmt.Errorf("CLONE_FD needs the field %s of type %v in %v, which this gVisor version lacks: build with a version that has it, or lower the level to on", name, want, typ)
 	}
 	var offset uintptr
 	for _, i := range f.Index {
 		if typ.Kind() != reflect.Struct {
-			return 0, fmt.Errorf("CLONE_AUTOREAP needs the field %s in its struct, and this gVisor version has it behind a pointer (%v): build with another version, or lower the level to on", name, typ)
+			return 0, fmt.Errorf("CLONE_FD needs the field %s in its struct, and this gVisor version has it behind a pointer (%v): build with another version, or lower the level to on", name, typ)
 		}
 		offset += typ.Field(i).Offset
 		typ = typ.Field(i).Type
@@ -52,6 +55,22 @@ func offsetOf[T any](typ reflect.Type, name string) (uintptr, error) {
 // Preconditions: the TaskSet mutex is locked.
 func leaderLocked(tg *kernel.ThreadGroup) *kernel.Task {
 	return *(**kernel.Task)(unsafe.Add(unsafe.Pointer(tg), leaderOffset))
+}
+
+// exitStatusLocked is ThreadGroup.ExitStatus for callers that have locked the TaskSet mutex
+// for writing.
+//
+// The reads are sound: offsetOf has checked the types of the fields. gVisor writes the fields
+// with the group's signal mutex locked. It does so for a live task of the group, or for a
+// signal to the group, with the TaskSet mutex locked for reading. Here, neither can happen.
+//
+// Preconditions: the TaskSet mutex is locked for writing, and no signal mutex is locked. All
+// tasks of the group have exited.
+func exitStatusLocked(tg *kernel.ThreadGroup) gvisorlinux.WaitStatus {
+	if *(*bool)(unsafe.Add(unsafe.Pointer(tg), exitingOffset)) {
+		return *(*gvisorlinux.WaitStatus)(unsafe.Add(unsafe.Pointer(tg), exitStatusOffset))
+	}
+	return leaderLocked(tg).ExitStatus()
 }
 
 // acknowledgeExitLocked marks the exit of a thread group as acknowledged by its parent.
