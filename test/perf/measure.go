@@ -168,7 +168,7 @@ func measurements() []measurement {
 	}
 	add(0, 1, nil, "memory/sandbox")
 	add(100, 3, nil, "memory/process")
-	add(1000, 3, []string{fd}, "memory/wait", "memory/pidfd", "memory/clonefd", "memory/exited-pidfd", "memory/exited-clonefd")
+	add(10000, 3, []string{fd}, "memory/wait", "memory/pidfd", "memory/clonefd", "memory/exited-pidfd", "memory/exited-clonefd")
 	for name, command := range map[string]string{
 		"shell":    "i=0; while [ $i -lt 20 ]; do /bin/true; x=$(echo $i | cat); i=$((i+1)); done",
 		"dd":       "exec dd if=/dev/zero of=/dev/null bs=1 count=20000 2>/dev/null",

@@ -840,9 +840,13 @@ static void call(const char *what, int n)
 		number = SYS_clone3;
 		b = 1; /* a size that is too small */
 	} else if (strncmp(what, "clone4", 6) == 0) {
-		/* On released kernels these numbers belong to other calls, which refuse the arguments too. */
+		/*
+		 * On released kernels these numbers belong to other calls, which refuse the arguments too.
+		 * The lower flags b are 0, because the sentry handles CLONE_VFORK through x32 and i386 in
+		 * a slower way.
+		 */
 		number = SYS_clone4;
-		a = b = (long)bad;
+		a = (long)bad;
 		c = 1L << 62; /* a size that is too large */
 #if defined(__x86_64__)
 		if (strcmp(what, "clone4-x32") == 0) {
