@@ -37,8 +37,7 @@ type child struct {
 	// queue.
 	autoreap bool
 
-	// exited is set once the child has exited and the result below is set. It is written
-	// with mu locked.
+	// exited is set once the child has exited.
 	exited atomicbitops.Bool
 
 	// tasks has the entries of tasks that wait in a system call, such as read.
@@ -53,7 +52,7 @@ type child struct {
 	// keep the thread group in memory.
 	tg *kernel.ThreadGroup
 
-	// status, utime and stime are the result of a child that has exited.
+	// status, utime and stime are the result of a child that has been reaped.
 	status gvisorlinux.WaitStatus
 	utime  time.Duration
 	stime  time.Duration
@@ -84,11 +83,10 @@ func (c *child) NotifyEvent(mask waiter.EventMask) {
 	if tg == nil {
 		return
 	}
-	first := c.exit(exitStatusLocked(tg), tg.CPUStats())
 	if mask&waiter.EventHUp != 0 {
-		c.reap()
+		c.reap(reapedStatusLocked(tg), tg.CPUStats())
 	}
-	if !first {
+	if c.exited.Swap(true) {
 		return
 	}
 	leader := leaderLocked(tg)
@@ -104,23 +102,11 @@ func (c *child) NotifyEvent(mask waiter.EventMask) {
 	}
 }
 
-// exit keeps the result of a child that has exited. It returns false if the result was
-// already known.
-func (c *child) exit(status gvisorlinux.WaitStatus, stats usage.CPUStats) bool {
+// reap keeps the result of a child that has been reaped, and drops the thread group.
+func (c *child) reap(status gvisorlinux.WaitStatus, stats usage.CPUStats) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.exited.Load() {
-		return false
-	}
 	c.status, c.utime, c.stime = status, stats.UserTime, stats.SysTime
-	c.exited.Store(true)
-	return true
-}
-
-// reap drops the thread group of a child that has been reaped.
-func (c *child) reap() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.tg = nil
 }
 
@@ -162,8 +148,8 @@ var listenerField, errListenerField = func() ([]int, error) {
 //
 // Preconditions: c watches no child, and no gVisor lock is held.
 func (c *child) discard() {
-	c.exit(0, usage.CPUStats{})
-	c.reap()
+	c.reap(0, usage.CPUStats{})
+	c.exited.Store(true)
 	c.notify()
 }
 
@@ -176,8 +162,12 @@ func (c *child) threadGroup() *kernel.ThreadGroup {
 
 // result returns the wait status of the child and its CPU times.
 //
-// Preconditions: c.exited is set.
+// Preconditions: c.exited is set, and no gVisor lock is held.
 func (c *child) result() (status gvisorlinux.WaitStatus, utime, stime time.Duration) {
+	if tg := c.threadGroup(); tg != nil {
+		stats := tg.CPUStats()
+		return tg.ExitStatus(), stats.UserTime, stats.SysTime
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.status, c.utime, c.stime

@@ -218,9 +218,9 @@ func TestSinkFields(t *testing.T) {
 	}
 }
 
-// TestNotifyEvent checks what gVisor's two notifications of a child do: the exit keeps the
-// result, and with autoreap acknowledges the exit for the parent. The reaping drops the thread
-// group.
+// TestNotifyEvent checks what gVisor's two notifications of a child do. The first notifies
+// waiting tasks of the exit, and with autoreap acknowledges the exit for the parent. The second
+// keeps the result, and drops the thread group.
 func TestNotifyEvent(t *testing.T) {
 	for _, autoreap := range []bool{false, true} {
 		t.Run(fmt.Sprintf("autoreap=%t", autoreap), func(t *testing.T) {

@@ -155,24 +155,22 @@ func (p *pendingClone) attachLate(t *kernel.Task, tid kernel.ThreadID, sibling b
 	if werr := c.watch(p.pidfd); err == nil {
 		err = werr
 	}
-	if ready := p.pidfd.Readiness(childEvents); ready != 0 {
-		// The child may have exited before c watched it.
-		first := c.exit(tg.ExitStatus(), tg.CPUStats())
-		if ready&waiter.EventHUp != 0 {
-			c.reap()
-		}
-		if first {
-			c.notify()
-			if c.autoreap {
-				t.Wait(&kernel.WaitOptions{
-					SpecificThreadGroup: tg,
-					NonCloneTasks:       true,
-					CloneTasks:          true,
-					SiblingChildren:     true,
-					Events:              kernel.EventExit,
-					ConsumeEvent:        true,
-				})
-			}
+	ready := p.pidfd.Readiness(childEvents)
+	if ready&waiter.EventHUp != 0 {
+		c.reap(tg.ExitStatus(), tg.CPUStats())
+	}
+	if ready != 0 && !c.exited.Swap(true) {
+		// The child exited before c watched it.
+		c.notify()
+		if c.autoreap {
+			t.Wait(&kernel.WaitOptions{
+				SpecificThreadGroup: tg,
+				NonCloneTasks:       true,
+				CloneTasks:          true,
+				SiblingChildren:     true,
+				Events:              kernel.EventExit,
+				ConsumeEvent:        true,
+			})
 		}
 	}
 	if err != nil {

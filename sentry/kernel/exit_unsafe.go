@@ -57,16 +57,18 @@ func leaderLocked(tg *kernel.ThreadGroup) *kernel.Task {
 	return *(**kernel.Task)(unsafe.Add(unsafe.Pointer(tg), leaderOffset))
 }
 
-// exitStatusLocked is ThreadGroup.ExitStatus for callers that have locked the TaskSet mutex
-// for writing.
+// reapedStatusLocked is ThreadGroup.ExitStatus for a group that has been reaped and for callers
+// that have locked the TaskSet mutex.
 //
 // The reads are sound: offsetOf has checked the types of the fields. gVisor writes the fields
-// with the group's signal mutex locked. It does so for a live task of the group, or for a
-// signal to the group, with the TaskSet mutex locked for reading. Here, neither can happen.
+// with the group's signal mutex locked, for a task that is not dead. exitNotifyLocked locks that
+// mutex between the leader's death and the notification, so every write comes before the reads.
+// The status of a zombie cannot be read like this: a SIGKILL to a zombie can change the fields,
+// and Task.SendSignal does not lock the TaskSet mutex.
 //
 // Preconditions: the TaskSet mutex is locked for writing, and no signal mutex is locked. All
-// tasks of the group have exited.
-func exitStatusLocked(tg *kernel.ThreadGroup) gvisorlinux.WaitStatus {
+// tasks of the group are dead.
+func reapedStatusLocked(tg *kernel.ThreadGroup) gvisorlinux.WaitStatus {
 	if *(*bool)(unsafe.Add(unsafe.Pointer(tg), exitingOffset)) {
 		return *(*gvisorlinux.WaitStatus)(unsafe.Add(unsafe.Pointer(tg), exitStatusOffset))
 	}
