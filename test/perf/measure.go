@@ -264,11 +264,7 @@ func (r *rounds) group(ctx context.Context, id, round int, all []measurement) (e
 				err = r.memory(ctx, t, m, add)
 			default:
 				if sessions[t.name] == nil {
-					program := r.guests.C
-					if group == "large" {
-						program = r.guests.Large
-					}
-					if sessions[t.name], err = r.guestIn(ctx, t, program); err != nil {
+					if sessions[t.name], err = r.guestIn(ctx, t, r.program(group)); err != nil {
 						break
 					}
 				}
@@ -302,6 +298,14 @@ func (r *rounds) add(t target, round int, k key, value float64) {
 	}
 }
 
+// program returns the command line of the guest that measures a group.
+func (r *rounds) program(group string) []string {
+	if group == "large" {
+		return r.guests.Large
+	}
+	return r.guests.C
+}
+
 // guestIn starts a guest in t. If t is of kind fd, the C guest creates a child with
 // CLONE_FD before the first measurement.
 func (r *rounds) guestIn(ctx context.Context, t target, program []string) (*session, error) {
@@ -330,11 +334,8 @@ func (r *rounds) times(ctx context.Context, t target, s *session, m measurement,
 		return nil
 	}
 	// Without a cgroup, the CPU time is that of an additional sandbox, from start to exit.
-	program := r.guests.C
-	if strings.HasPrefix(m.name, "large/") {
-		program = r.guests.Large
-	}
-	alone, err := r.guestIn(ctx, t, program)
+	group, _, _ := nameParts(m.name)
+	alone, err := r.guestIn(ctx, t, r.program(group))
 	if err != nil {
 		return err
 	}
