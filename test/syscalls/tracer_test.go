@@ -121,8 +121,8 @@ func newTracing(t *testing.T, way string, c *tracedCall) *tracing {
 		for _, p := range []*task{tr.tracee, tr.child} {
 			if p != nil && !p.ended && (p == tr.tracee || !p.detached) {
 				unix.Kill(p.pid, unix.SIGKILL)
-				for err := error(nil); err == nil || err == unix.EINTR; {
-					_, err = unix.Wait4(p.pid, nil, unix.WALL, nil)
+				for err := error(nil); err == nil; {
+					_, _, err = tr.wait4(p.pid)
 				}
 			}
 		}
@@ -289,14 +289,7 @@ func (tr *tracing) wait(pid int) (*task, string) {
 			unix.Kill(of, unix.SIGKILL)
 		}
 	})
-	var ws unix.WaitStatus
-	var err error
-	for {
-		pid, err = unix.Wait4(of, &ws, unix.WALL, nil)
-		if err != unix.EINTR {
-			break
-		}
-	}
+	pid, ws, err := tr.wait4(of)
 	if !late.Stop() {
 		tr.t.Fatalf("no further stop; stops of the tracee: %v", tr.tracee.stops)
 	}
@@ -315,6 +308,28 @@ func (tr *tracing) wait(pid int) (*task, string) {
 	stop := tr.name(p, ws)
 	p.stops += stop + " "
 	return p, stop
+}
+
+// wait4 is wait4(2) with __WALL.
+//
+// For a tracee with a second thread, wait4 polls. gVisor wakes a parent that traces a leader when
+// the leader exits, and not again when the last thread has exited: see docs/upstream.md.
+func (tr *tracing) wait4(pid int) (int, unix.WaitStatus, error) {
+	options := unix.WALL
+	if tr.isThread {
+		options |= unix.WNOHANG
+	}
+	for start := time.Now(); ; time.Sleep(100 * time.Microsecond) {
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(pid, &ws, options, nil)
+		switch {
+		case err == unix.EINTR:
+		case got != 0 || err != nil:
+			return got, ws, err
+		case time.Since(start) > 2*patience:
+			return 0, 0, unix.ETIMEDOUT
+		}
+	}
 }
 
 // name returns a name for the stop or exit of p, and records its registers.
