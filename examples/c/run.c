@@ -78,8 +78,8 @@ int main(int argc, char **argv)
 		for (i = 0; i < argc - 1; i++) {
 			if (fds[i].fd < 0 || !(fds[i].revents & POLLIN))
 				continue;
-			if (read(fds[i].fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) {
-				perror("run: read");
+			if (clone4_fd_read(fds[i].fd, &info) != (ssize_t)sizeof(info)) {
+				perror("run: clone4_fd_read");
 				return 1;
 			}
 			printf("%s: %s %d\n", argv[1 + i], info.code == CLD_EXITED ? "exit status" : "signal", (int)info.status);

@@ -66,16 +66,21 @@ static _Noreturn void fail(const char *format, ...)
 /*
  * Raw system calls leave errno and all other memory of the C library alone. Children that
  * share the parent's memory make only raw calls.
+ *
+ * On amd64, every call is a "mov $number, %eax" and the instruction SYSCALL, as in a function
+ * of the C library such as getpid(). The systrap platform replaces this pair by a faster jump,
+ * so the compiler must not put other instructions between the two.
  */
+#define inline_always inline __attribute__((always_inline))
 
-static inline long raw5(long number, long a, long b, long c, long d, long e)
+static inline_always long raw5(const long number, long a, long b, long c, long d, long e)
 {
 #if defined(__x86_64__)
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
 	long ret;
 
-	__asm__ __volatile__("syscall" : "=a"(ret) : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
+	__asm__ __volatile__("movl %1, %%eax\n\tsyscall" : "=&a"(ret) : "i"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
 	return ret;
 #elif defined(__aarch64__)
 	register long x8 __asm__("x8") = number;
@@ -90,14 +95,14 @@ static inline long raw5(long number, long a, long b, long c, long d, long e)
 #endif
 }
 
-static inline long raw(long number, long a, long b, long c, long d) { return raw5(number, a, b, c, d, 0); }
+static inline_always long raw(const long number, long a, long b, long c, long d) { return raw5(number, a, b, c, d, 0); }
 
 /*
  * raw_clone makes a call that creates a child. A child with its own stack takes the address
  * of a function from the stack, and calls the function. Any other child has a copy of the
  * memory, and raw_clone returns 0 in it.
  */
-static inline long raw_clone(long number, long a, long b, long c, long d, int own_stack)
+static inline_always long raw_clone(const long number, long a, long b, long c, long d, int own_stack)
 {
 #if defined(__x86_64__)
 	register long r10 __asm__("r10") = d;
@@ -106,6 +111,7 @@ static inline long raw_clone(long number, long a, long b, long c, long d, int ow
 	if (!own_stack)
 		return raw(number, a, b, c, d);
 	__asm__ __volatile__(
+		"movl %1, %%eax\n\t"
 		"syscall\n\t"
 		"testl %%eax, %%eax\n\t"
 		"jnz 1f\n\t"
@@ -113,7 +119,7 @@ static inline long raw_clone(long number, long a, long b, long c, long d, int ow
 		"popq %%rax\n\t"
 		"callq *%%rax\n\t"
 		"1:"
-		: "=a"(ret) : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+		: "=&a"(ret) : "i"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
 	return ret;
 #elif defined(__aarch64__)
 	register long x8 __asm__("x8") = number;
@@ -181,7 +187,7 @@ struct compat_args {
  * create creates a child. It returns the child's ID, or -errno. In a child without its own
  * stack, create returns 0.
  */
-static inline __attribute__((always_inline)) long create(enum method m, const struct child *c)
+static inline_always long create(enum method m, const struct child *c)
 {
 	uintptr_t top = 0;
 
@@ -503,8 +509,8 @@ static void threads(int threads, enum method m, unsigned long flags, int n)
  *	sigchld	a SIGCHLD handler, then waitpid
  *	pidfd	poll of a pidfd, then waitid
  *	waitid	waitid of a pidfd, without poll
- *	clonefd	poll of a descriptor of CLONE_FD, then read
- *	read	read from a descriptor of CLONE_FD, without poll
+ *	clonefd	poll of a descriptor of CLONE_FD, then clone4_fd_read
+ *	read	clone4_fd_read of a descriptor of CLONE_FD, without poll
  */
 enum way { WAIT, SIGCHLD_HANDLER, PIDFD, PIDFD_WAITID, CLONEFD, CLONEFD_READ, NO_WAY };
 static const char *const ways[] = { "wait", "sigchld", "pidfd", "waitid", "clonefd", "read", "no way" };
@@ -518,7 +524,7 @@ static enum way find_way(const char *name)
 }
 
 /* create_followed creates child c, with the flags and the descriptor that way w needs. */
-static inline __attribute__((always_inline)) long create_followed(enum way w, struct child c, int *fd)
+static inline_always long create_followed(enum way w, struct child c, int *fd)
 {
 	switch (w) {
 	case PIDFD:
@@ -542,7 +548,7 @@ static void collect(enum way w, int fd, int code, int status)
 	if (w == CLONEFD || w == CLONEFD_READ) {
 		struct clonefd_info info;
 
-		if (read(fd, &info, sizeof(info)) != sizeof(info) || info.code != code || info.status != status)
+		if (clone4_fd_read(fd, &info) != sizeof(info) || info.code != code || info.status != status)
 			fail("read from a descriptor of CLONE_FD failed, or the status is wrong");
 	} else {
 		siginfo_t info;
@@ -611,7 +617,8 @@ static void ends(const char *kind, enum way w, int n)
 		sigprocmask(SIG_BLOCK, &sigchld, &before);
 		sigaction(SIGCHLD, &action, NULL);
 	}
-	follow(w, c);
+	for (int i = 0; i <= n / 4; i++)
+		follow(w, c);
 	begin("");
 	for (int i = 0; i < n; i++)
 		follow(w, c);
@@ -769,7 +776,8 @@ static void live(int others, enum way population, enum way w, int n)
 	const struct child c = { .flags = CLONE_VM | CLONE_FILES | SIGCHLD, .stack = stack, .stack_size = sizeof(stack), .run = run_exit };
 
 	creators(population, others, run_pause);
-	follow(w, c);
+	for (int i = 0; i <= n / 4; i++)
+		follow(w, c);
 	begin("");
 	for (int i = 0; i < n; i++)
 		follow(w, c);
@@ -827,51 +835,39 @@ static void hold(const char *what, int n)
 	wait_for_all(find_way(what), -1);
 }
 
-/* call measures calls that create no child: getpid, and calls that fail at their first check. */
+/*
+ * call measures calls that create no child: getpid, and calls that fail at their first check.
+ *
+ * On released kernels, the numbers of clone4 belong to other calls, which refuse the arguments
+ * too. The lower flags of clone4 are 0, because the sentry handles CLONE_VFORK through x32 and
+ * i386 in a slower way.
+ */
 static void call(const char *what, int n)
 {
-	void *const bad = (void *)-1L;
-	long number = SYS_getpid, a = 0, b = 0, c = 0;
-	int int80 = 0;
+	const long bad = -1, large = 1L << 62, compat_large = 1L << 31;
 
-	if (strcmp(what, "unknown") == 0) {
-		number = 1500;
-	} else if (strcmp(what, "clone3") == 0) {
-		number = SYS_clone3;
-		b = 1; /* a size that is too small */
-	} else if (strncmp(what, "clone4", 6) == 0) {
-		/*
-		 * On released kernels these numbers belong to other calls, which refuse the arguments too.
-		 * The lower flags b are 0, because the sentry handles CLONE_VFORK through x32 and i386 in
-		 * a slower way.
-		 */
-		number = SYS_clone4;
-		a = (long)bad;
-		c = 1L << 62; /* a size that is too large */
-#if defined(__x86_64__)
-		if (strcmp(what, "clone4-x32") == 0) {
-			number = 0x40000000 + 546;
-			c = 1L << 31;
-		} else if (strcmp(what, "clone4-i386") == 0) {
-			number = 359;
-			c = 1L << 31;
-			int80 = 1;
-		}
-#endif
+#define MEASURE(name, call) \
+	if (strcmp(what, name) == 0) { \
+		/* systrap finds out whether to spin during the first calls. */ \
+		for (int i = 0; i < n; i++) \
+			call; \
+		begin(""); \
+		for (int i = 0; i < n; i++) \
+			call; \
+		end(); \
+		return; \
 	}
-	begin("");
+	MEASURE("getpid", raw(SYS_getpid, 0, 0, 0, 0))
+	MEASURE("unknown", raw(1500, 0, 0, 0, 0))
+	MEASURE("clone3", raw(SYS_clone3, 0, 1 /* a size that is too small */, 0, 0))
+	MEASURE("clone4", raw(SYS_clone4, bad, 0, large, 0))
 #if defined(__x86_64__)
-	if (int80) {
-		for (int i = 0; i < n; i++)
-			int80_clone(number, a, b, c, 0, 0);
-		end();
-		return;
-	}
+	MEASURE("clone4-x32", raw(0x40000000 + 546, bad, 0, compat_large, 0))
+	MEASURE("clone4-i386", int80_clone(359, bad, 0, compat_large, 0, 0))
 #endif
-	(void)int80;
-	for (int i = 0; i < n; i++)
-		raw(number, a, b, c, 0);
-	end();
+#undef MEASURE
+	errno = EINVAL;
+	fail("%s", what);
 }
 
 /* pipes measures one byte through a pipe: to another process and back, or to itself. */
