@@ -80,9 +80,9 @@ func failedValue(t *kernel.Task, ctrl *kernel.SyscallControl, err error) kernel.
 
 // mayKillOnClose returns whether t may use CLONEFD_KILL_ON_CLOSE. A close of the last
 // descriptor then kills the child, even if the closing task has no permission to send signals
-// to the child. The child may execute a program that gives it privileges, so t needs CAP_SYS_ADMIN in its user
-// namespace, or the no_new_privs that its children inherit. Linux 7.1 has this rule for
-// CLONE_PIDFD_AUTOKILL.
+// to the child. The child may execute a program that gives it privileges, so t needs
+// CAP_SYS_ADMIN in its user namespace, or the no_new_privs that its children inherit. Linux 7.1
+// has this rule for CLONE_PIDFD_AUTOKILL.
 //
 // The rule does not depend on runsc's --allow-suid: the sentry honors capabilities of
 // files without that flag as well.
