@@ -228,7 +228,7 @@ var fewest = map[string]string{"many": "100", "live": "1"}
 //   - clone4, through each ABI, with clone3 in the same sandbox;
 //   - clone4, through the 64-bit ABI, with clone3 in stock runsc;
 //   - the other ways to learn of a child's exit with the way of a SIGCHLD handler;
-//   - CLONE_FD with a pidfd;
+//   - CLONE_FD, and a wait without any descriptor, with a pidfd;
 //   - 10,000 live children with the fewest.
 func (r *report) comparisons() []comparison {
 	var all []comparison
@@ -250,7 +250,7 @@ func (r *report) comparisons() []comparison {
 					continue
 				}
 				add(t.name, name, t.name, path+"/"+kind+"-sigchld")
-				for _, to := range map[string][]string{"clonefd": {"pidfd"}, "read": {"pidfd", "waitid"}}[way] {
+				for _, to := range map[string][]string{"wait": {"pidfd"}, "clonefd": {"pidfd"}, "read": {"pidfd", "waitid"}}[way] {
 					add(t.name, name, t.name, path+"/"+kind+"-"+to)
 				}
 			}
