@@ -120,6 +120,21 @@ struct clonefd_info {
 #endif
 
 /*
+ * A system call keeps only the lower 128 bits of Z0 to Z31, and clears the
+ * predicate registers: see Documentation/arch/arm64/sve.rst in the source of Linux.
+ */
+#ifdef __ARM_FEATURE_SVE
+#define __CLONE4_SVE	\
+	, "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9",		\
+	"p10", "p11", "p12", "p13", "p14", "p15", "z0", "z1", "z2",		\
+	"z3", "z4", "z5", "z6", "z7", "z8", "z9", "z10", "z11", "z12",		\
+	"z13", "z14", "z15", "z16", "z17", "z18", "z19", "z20", "z21",		\
+	"z22", "z23", "z24", "z25", "z26", "z27", "z28", "z29", "z30", "z31"
+#else
+#define __CLONE4_SVE
+#endif
+
+/*
  * __clone4 - make the system call, and return its result or -errno
  *
  * If fn is not NULL, the child calls fn(arg) and exits. The child finds fn and arg
@@ -133,7 +148,7 @@ static __inline__ long __clone4(uint64_t flags, struct clone4_args *args,
 				size_t args_size, int (*fn)(void *), void *arg)
 {
 #if defined(__x86_64__)
-	/* On x32, too, the kernel takes all 64 bits of a pointer. */
+	/* On x32, too, the kernel takes all 64 bits of a register. */
 	register uint64_t r10 __asm__("r10") = (uintptr_t)args;
 	register uint64_t r8 __asm__("r8") = (uintptr_t)arg;
 	register uint64_t r9 __asm__("r9") = (uintptr_t)fn;
@@ -157,9 +172,9 @@ static __inline__ long __clone4(uint64_t flags, struct clone4_args *args,
 		__CLONE4_PARENT
 		"1:"
 		: "=&a"(ret)
-		: [number] "i"(__NR_clone4), "D"((unsigned)(flags >> 32)),
-		  "S"((unsigned)flags), "d"(args_size), "r"(r10), "r"(r8),
-		  "r"(r9), [exit] "i"(SYS_exit)
+		: [number] "i"(__NR_clone4), "D"(flags >> 32),
+		  "S"(flags & 0xffffffff), "d"((uint64_t)args_size), "r"(r10),
+		  "r"(r8), "r"(r9), [exit] "i"(SYS_exit)
 		: "rcx", "r11", "cc", "memory");
 	return ret;
 #elif defined(__i386__)
@@ -223,7 +238,7 @@ static __inline__ long __clone4(uint64_t flags, struct clone4_args *args,
 		: "+r"(x0)
 		: "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5), "r"(x8),
 		  [exit] "i"(SYS_exit)
-		: "cc", "memory");
+		: "cc", "memory" __CLONE4_SVE);
 	return (long)x0;
 #endif
 }
@@ -259,9 +274,9 @@ static __inline__ int clone4_fd_available(void)
 /*
  * clone4_fd_read - wait for the exit of a child with CLONE_FD
  *
- * Works as read(fd, info, sizeof(*info)) does, and is not a cancellation point. On
- * gVisor's systrap platform it is faster than read(2) of the C library, which sets the
- * number with "xor %eax, %eax": see __clone4.
+ * Works as read(fd, info, sizeof(*info)) does. On x86-64, clone4_fd_read is not a
+ * cancellation point. In gVisor's systrap platform, it is then faster than read(2) of
+ * the C library, which sets the number with "xor %eax, %eax": see __clone4.
  */
 static __inline__ ssize_t clone4_fd_read(int fd, struct clonefd_info *info)
 {
