@@ -166,7 +166,7 @@ func (tr *tracers) trace(rng *rand.Rand) {
 
 // attach attaches to a caller, and returns the caller, or 0 if the attack is over.
 func (tr *tracers) attach(rng *rand.Rand) int {
-	for !tr.over.Load() {
+	for pause := 100 * time.Microsecond; !tr.over.Load(); pause = min(2*pause, 5*time.Millisecond) {
 		pid := int(tr.pids[rng.IntN(places)].Load())
 		if pid != 0 && rng.IntN(3) == 0 {
 			if ptrace(unix.PTRACE_ATTACH, pid, 0, 0) == 0 {
@@ -182,7 +182,9 @@ func (tr *tracers) attach(rng *rand.Rand) int {
 				return pid
 			}
 		}
-		time.Sleep(100 * time.Microsecond)
+		// Tracers that look for callers all the time leave an emulated processor no time to
+		// start a caller.
+		time.Sleep(pause)
 	}
 	return 0
 }
