@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -51,12 +50,9 @@ func TestLevel(t *testing.T) {
 	}
 }
 
-// etcDir is the directory of the operator's level files for installed packages.
+// etcDir is the directory of the operator's level files for installed packages. TestMain removes
+// etcDir, because parallel tests share the directory.
 const etcDir = "/etc/runsc-ext"
-
-// etcDirMu is held by a test that creates or removes a file in etcDir. Otherwise a test could
-// remove the directory before another has created a file there.
-var etcDirMu sync.Mutex
 
 // installWithLevels installs runsc-ext with the operator's two files; the empty string stands
 // for no file.
@@ -78,8 +74,6 @@ func installWithLevels(t *testing.T, dir, beside, etc string) string {
 // It skips the test if /etc is not writable.
 func etcFile(t *testing.T, write func(name string) error) (binary string) {
 	t.Helper()
-	etcDirMu.Lock()
-	defer etcDirMu.Unlock()
 	if err := os.MkdirAll(etcDir, 0o755); err != nil {
 		t.Skip(err)
 	}
@@ -88,12 +82,7 @@ func etcFile(t *testing.T, write func(name string) error) (binary string) {
 		t.Skip(err)
 	}
 	f.Close()
-	t.Cleanup(func() {
-		etcDirMu.Lock()
-		defer etcDirMu.Unlock()
-		os.Remove(f.Name())
-		os.Remove(etcDir) // if it is empty
-	})
+	t.Cleanup(func() { os.Remove(f.Name()) })
 	if err := os.Remove(f.Name()); err != nil {
 		t.Fatal(err)
 	}

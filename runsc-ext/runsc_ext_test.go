@@ -32,7 +32,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, execFiltered(os.Args[2:]))
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	os.Remove(etcDir) // if it is empty
+	os.Exit(status)
 }
 
 // TestVersion checks that --version prints the versions of runsc-ext and of gVisor. Docker and
