@@ -33,10 +33,8 @@ func registers(r *run) error {
 	copy(m.code[restorerAt:], restoreCode)
 	binary.LittleEndian.PutUint16(m.code[callerSite:], opSyscall)
 
-	// The children of all calls may run at once. In an emulated machine, which makes few tries,
-	// 400 children keep the only processor busy for half a minute.
-	calls := uintptr(max(10, min(400, r.tries/places)))
 	// A child that continues as a caller uses the same block.
+	const calls = 400
 	block := func(place int) []byte { return m.data[place*8*wordsOfBlock:][:8*wordsOfBlock] }
 	var starts [places]*rawclone.List
 	var callers [places]*rawclone.Op
