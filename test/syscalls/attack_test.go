@@ -207,36 +207,38 @@ func TestVforkKilled(t *testing.T) {
 	}
 	tests := []struct {
 		name string
-		// child appends the operations of the child. parent is its parent's ID.
-		child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op)
+		// child appends the operations of the child. parent is its parent's ID. gone becomes 1
+		// once the parent has exited.
+		child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr)
 		kill  bool // kill the parent from outside, once the child runs
 		// wantParent and wantChild are the wait statuses of the two.
 		wantParent, wantChild string
 	}{
-		{name: "child by itself", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		{name: "child by itself", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
 			killSelf(child)
 		}, wantParent: exited3, wantChild: killed},
-		{name: "child by a fault", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		{name: "child by a fault", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
 			child.Sys(rawclone.TrapLoad, 8)
 		}, wantParent: exited3, wantChild: "SIGSEGV"},
-		{name: "child in a failing exec", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		{name: "child in a failing exec", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
 			child.Sys(unix.SYS_EXECVE, 8, 8, 8)
 			child.Exit(5)
 		}, wantParent: exited3, wantChild: exited5},
-		{name: "parent by its child", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		{name: "parent by its child", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			s.Sleep(child, 5*time.Millisecond)
 			child.Exit(5)
 		}, wantParent: killed, wantChild: exited5},
-		{name: "parent by its child, which execs", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		{name: "parent by its child, which execs", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			kit.Exec(child)
 		}, wantParent: killed, wantChild: fmt.Sprintf("exit status %d", kit.ExecStatus)},
-		{name: "parent from outside", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
-			s.Sleep(child, 20*time.Millisecond)
+		{name: "parent from outside", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
+			// The time limit is for a sandbox that does not kill a parent in its wait.
+			child.FutexWait(gone, 0, s.Timespec(10*time.Second))
 			child.Exit(5)
 		}, kill: true, wantParent: killed, wantChild: exited5},
-		{name: "both at once", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
+		{name: "both at once", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			killSelf(child)
 		}, wantParent: killed, wantChild: killed},
@@ -246,7 +248,7 @@ func TestVforkKilled(t *testing.T) {
 			t.Run(tc.name, func(t *testing.T) {
 				kit.OnEach(t, []uint64{linux.CLONE_VFORK | kit.SIGCHLD, linux.CLONE_VFORK | linux.CLONE_VM | kit.SIGCHLD}, func(t *testing.T, flags uint64) {
 					s := kit.NewScript(t)
-					begun := s.Word()
+					begun, gone := s.Word(), s.Word()
 					// The script becomes the parent of the child.
 					s.Sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, 1)
 					parent, child := s.NewList(), s.NewList()
@@ -254,7 +256,7 @@ func TestVforkKilled(t *testing.T) {
 					childs := child.Sys(unix.SYS_GETPID)
 					child.Sys(rawclone.TrapStore, begun, 1)
 					child.FutexWake(begun, 1)
-					tc.child(s, child, me)
+					tc.child(s, child, me, gone)
 					child.Exit(99)
 					call := a.Clone4(parent, flags, linux.Clone4Args{}, child)
 					_, ofParent := parent.Wait(call, 0)
@@ -266,6 +268,8 @@ func TestVforkKilled(t *testing.T) {
 						s.Sys(unix.SYS_KILL, start, int(unix.SIGKILL))
 					}
 					wait, status := s.Wait(start, 0)
+					s.Sys(rawclone.TrapStore, gone, 1)
+					s.FutexWake(gone, 1)
 					orphan, orphanStatus := s.Wait(-1, unix.WALL) // orphan of a killed parent
 					s.Run()
 					s.OK(start, wait)
