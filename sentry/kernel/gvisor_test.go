@@ -3,8 +3,12 @@
 package kernel
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	gvisorlinux "gvisor.dev/gvisor/pkg/abi/linux"
@@ -76,5 +80,47 @@ func TestGVisorScratchBuffer(t *testing.T) {
 		if got := len(task.CopyScratchBuffer(size)); got != size {
 			t.Errorf("CopyScratchBuffer(%d) has %d bytes", size, got)
 		}
+	}
+}
+
+// TestGVisorStatusOfReaped checks gVisor's source for what reapedStatusLocked relies on: the
+// signal mutex orders every write of a status before the HUP of the pidfds, and a signal to a dead
+// task writes nothing.
+func TestGVisorStatusOfReaped(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fn := range []struct {
+		file, name string
+		order      []string // code that must appear in this order
+	}{
+		{"task_exit.go", "exitNotifyLocked", []string{
+			"\tt.advanceExitStateLocked(TaskExitZombie, TaskExitDead)\n",
+			"\tt.tg.signalHandlers.mu.Lock()\n",
+			"\tt.tg.signalHandlers.mu.Unlock()\n",
+			"\tt.notifyPIDFDsOnDeathLocked()\n",
+		}},
+		{"task_signals.go", "sendSignalTimerLocked", []string{
+			"\tif t.ExitState() == TaskExitDead {\n\t\treturn linuxerr.ESRCH\n",
+			"\tt.tg.applySignalSideEffectsLocked(sig)\n",
+		}},
+	} {
+		t.Run(fn.name, func(t *testing.T) {
+			src, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "pkg/sentry/kernel", fn.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, body, found := strings.Cut(string(src), "\nfunc (t *Task) "+fn.name+"(")
+			if !found {
+				t.Fatalf("gVisor's %s has no method %s of Task", fn.file, fn.name)
+			}
+			body, _, _ = strings.Cut(body, "\n}\n")
+			for _, code := range fn.order {
+				if _, body, found = strings.Cut(body, code); !found {
+					t.Fatalf("gVisor's %s does not have %q at its place; read it, and then reapedStatusLocked", fn.name, code)
+				}
+			}
+		})
 	}
 }
