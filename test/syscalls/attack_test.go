@@ -207,38 +207,35 @@ func TestVforkKilled(t *testing.T) {
 	}
 	tests := []struct {
 		name string
-		// child appends the operations of the child. parent is its parent's ID. gone becomes 1
-		// once the parent has exited.
-		child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr)
-		kill  bool // kill the parent from outside, once the child runs
+		// child appends the operations of the child. parent is its parent's ID.
+		child func(s *kit.Script, child *rawclone.List, parent *rawclone.Op)
+		kill  bool // kill the parent from outside, while the child runs
 		// wantParent and wantChild are the wait statuses of the two.
 		wantParent, wantChild string
 	}{
-		{name: "child by itself", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
+		{name: "child by itself", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			killSelf(child)
 		}, wantParent: exited3, wantChild: killed},
-		{name: "child by a fault", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
+		{name: "child by a fault", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(rawclone.TrapLoad, 8)
 		}, wantParent: exited3, wantChild: "SIGSEGV"},
-		{name: "child in a failing exec", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
+		{name: "child in a failing exec", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_EXECVE, 8, 8, 8)
 			child.Exit(5)
 		}, wantParent: exited3, wantChild: exited5},
-		{name: "parent by its child", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
+		{name: "parent by its child", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			s.Sleep(child, 5*time.Millisecond)
 			child.Exit(5)
 		}, wantParent: killed, wantChild: exited5},
-		{name: "parent by its child, which execs", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
+		{name: "parent by its child, which execs", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			kit.Exec(child)
 		}, wantParent: killed, wantChild: fmt.Sprintf("exit status %d", kit.ExecStatus)},
-		{name: "parent from outside", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
-			// The time limit is for a sandbox that does not kill a parent in its wait.
-			child.FutexWait(gone, 0, s.Timespec(10*time.Second))
+		{name: "parent from outside", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Exit(5)
 		}, kill: true, wantParent: killed, wantChild: exited5},
-		{name: "both at once", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op, gone *uintptr) {
+		{name: "both at once", child: func(s *kit.Script, child *rawclone.List, parent *rawclone.Op) {
 			child.Sys(unix.SYS_KILL, parent, int(unix.SIGKILL))
 			killSelf(child)
 		}, wantParent: killed, wantChild: killed},
@@ -256,7 +253,11 @@ func TestVforkKilled(t *testing.T) {
 					childs := child.Sys(unix.SYS_GETPID)
 					child.Sys(rawclone.TrapStore, begun, 1)
 					child.FutexWake(begun, 1)
-					tc.child(s, child, me, gone)
+					if tc.kill {
+						// The time limit is for a sandbox that does not kill a parent in its wait.
+						child.FutexWait(gone, 0, s.Timespec(10*time.Second))
+					}
+					tc.child(s, child, me)
 					child.Exit(99)
 					call := a.Clone4(parent, flags, linux.Clone4Args{}, child)
 					_, ofParent := parent.Wait(call, 0)
