@@ -325,8 +325,9 @@ func TestForkBomb(t *testing.T) {
 				if e != 0 {
 					t.Fatal(e)
 				}
+				// The bomb has stopped once the number of tasks does not grow any more.
 				most := 0
-				for end, same := time.Now().Add(10*time.Second), 0; (same < 4 || refused.Errno() == 0) && time.Now().Before(end); same++ {
+				for end, same := time.Now().Add(30*time.Second), 0; (same < 4 || most < limit-1 || refused.Errno() == 0) && time.Now().Before(end); same++ {
 					if n := tasksOf(t, uid); n > most {
 						most, same = n, 0
 					}
@@ -341,7 +342,7 @@ func TestForkBomb(t *testing.T) {
 					t.Errorf("%d tasks with a limit of %d", most, limit)
 				}
 				kit.CheckErrno(t, "a call beyond the limit", refused, unix.EAGAIN)
-				for end := time.Now().Add(10 * time.Second); tasksOf(t, uid) > 0; {
+				for end := time.Now().Add(30 * time.Second); tasksOf(t, uid) > 0; {
 					if time.Now().After(end) {
 						t.Fatalf("the bomb has left %d tasks", tasksOf(t, uid))
 					}
