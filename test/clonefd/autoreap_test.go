@@ -258,6 +258,9 @@ func TestFDAutoreapThreads(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := kit.NewScript(t)
 			g := newGate(s)
+			// The execution of a program closes the write end of executed.
+			executed := gate{s.Word()}
+			s.Sys(unix.SYS_PIPE2, executed.ends, unix.O_CLOEXEC)
 			thread := s.NewList()
 			g.pass(thread)
 			if tc.exec {
@@ -270,18 +273,30 @@ func TestFDAutoreapThreads(t *testing.T) {
 				kit.Forever(child)
 			}
 			child.ExitTask(6)
-			call, fdAt := kit.Default().Clone4FD(s.List, linux.CLONE_FD|autoreap|kit.SIGCHLD, linux.Clone4FDArgs{ClonefdFlags: linux.CLONEFD_NONBLOCK}, child)
+			tid := s.Word()
+			call, fdAt := kit.Default().Clone4FD(s.List, linux.CLONE_FD|autoreap|linux.CLONE_PARENT_SETTID|linux.CLONE_CHILD_CLEARTID|kit.SIGCHLD, linux.Clone4FDArgs{
+				Clone4Args:   linux.Clone4Args{Ptid: uint64(rawclone.Addr(tid)), Ctid: uint64(rawclone.Addr(tid))},
+				ClonefdFlags: linux.CLONEFD_NONBLOCK,
+			}, child)
 			fd := kit.LoadFD(s.List, fdAt)
-			s.Sleep(s.List, 50*time.Millisecond)
+			if !tc.exec {
+				s.FutexWait(tid, call, 0) // until the first thread exits
+			}
 			buf := s.Buffer(fdInfoSize)
 			early := s.Sys(unix.SYS_READ, fd, buf, len(buf))
 			g.open(s.List)
+			s.Sys(unix.SYS_CLOSE, s.Sys(rawclone.TrapLoad, rawclone.Addr(executed.ends)+4))
+			executed.pass(s.List)
+			alive := s.Sys(unix.SYS_KILL, call, 0)
 			s.Sys(unix.SYS_FCNTL, fd, unix.F_SETFL, 0)
 			read := s.Sys(unix.SYS_READ, fd, buf, len(buf))
 			checkGone := gone(s, call)
 			s.Run()
 			s.OK(call, start)
 			kit.CheckErrno(t, "read while a thread runs", early, unix.EAGAIN)
+			if tc.exec {
+				kit.CheckErrno(t, "kill of the program that was executed", alive, 0)
+			}
 			if info := clonefdInfo(t, buf); read.Ret != fdInfoSize || info.Code != kit.CLD_EXITED || info.Status != tc.want {
 				t.Errorf("read %d bytes (%s), %+v, want an exit with status %d", int(read.Ret), kit.ErrnoName(read.Errno()), info, tc.want)
 			}
