@@ -3,9 +3,6 @@
 package kernel
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 
 	"runsc-ext/abi/linux"
+	"runsc-ext/test/sandbox"
 )
 
 // The tests named TestGVisor* test gVisor, not this package. Each checks something that
@@ -87,10 +85,6 @@ func TestGVisorScratchBuffer(t *testing.T) {
 // signal mutex orders every write of a status before the HUP of the pidfds, and a signal to a dead
 // task writes nothing.
 func TestGVisorStatusOfReaped(t *testing.T) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, fn := range []struct {
 		file, name string
 		order      []string // code that must appear in this order
@@ -107,11 +101,8 @@ func TestGVisorStatusOfReaped(t *testing.T) {
 		}},
 	} {
 		t.Run(fn.name, func(t *testing.T) {
-			src, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "pkg/sentry/kernel", fn.file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, body, found := strings.Cut(string(src), "\nfunc (t *Task) "+fn.name+"(")
+			src := sandbox.GVisorSource(t, "pkg/sentry/kernel/"+fn.file)
+			_, body, found := strings.Cut(src, "\nfunc (t *Task) "+fn.name+"(")
 			if !found {
 				t.Fatalf("gVisor's %s has no method %s of Task", fn.file, fn.name)
 			}

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,6 +104,29 @@ func sourceDir() (string, error) {
 		return "", fmt.Errorf("go env GOMOD: %w", err)
 	}
 	return filepath.Dir(strings.TrimSpace(string(gomod))), nil
+}
+
+// gvisorDir returns the directory of gVisor's source, of the version in go.mod.
+var gvisorDir = sync.OnceValues(func() (string, error) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m gvisor.dev/gvisor: %w", err)
+	}
+	return strings.TrimSpace(string(dir)), nil
+})
+
+// GVisorSource returns a file of gVisor's source. It is for tests of what cannot be caused.
+func GVisorSource(t testing.TB, file string) string {
+	t.Helper()
+	dir, err := gvisorDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(src)
 }
 
 // touchSource calls stat for every file of the module. The go command caches the result of a

@@ -325,7 +325,7 @@ func TestForkBomb(t *testing.T) {
 				if e != 0 {
 					t.Fatal(e)
 				}
-				// The bomb has stopped once the number of tasks does not grow any more.
+				// The bomb has stopped once it has reached the limit and grows no more.
 				most := 0
 				for end, same := time.Now().Add(30*time.Second), 0; (same < 4 || most < limit-1 || refused.Errno() == 0) && time.Now().Before(end); same++ {
 					if n := tasksOf(t, uid); n > most {
